@@ -1,0 +1,47 @@
+"""Tierwise: route each LLM request to the cheapest model tier that suffices.
+
+>>> from router import Router, wrap
+>>> Router.load().decide("Prove that sqrt(2) is irrational").tier  # doctest: +SKIP
+"""
+
+from router.clients import wrap
+from router.engine import AUTO, Router
+from router.errors import (
+    ArtifactCorrupt,
+    ArtifactError,
+    ArtifactNotFound,
+    CatalogError,
+    ClientError,
+    RequestError,
+    SettingsError,
+    TierwiseError,
+)
+from router.ledger import Ledger
+from router.settings import Settings
+from router.types import Api, Decision, Plan, Reason, Record, Tier, Usage
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AUTO",
+    "Api",
+    "ArtifactCorrupt",
+    "ArtifactError",
+    "ArtifactNotFound",
+    "CatalogError",
+    "ClientError",
+    "Decision",
+    "Ledger",
+    "Plan",
+    "Reason",
+    "Record",
+    "RequestError",
+    "Router",
+    "Settings",
+    "SettingsError",
+    "Tier",
+    "TierwiseError",
+    "Usage",
+    "__version__",
+    "wrap",
+]

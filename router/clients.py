@@ -1,0 +1,231 @@
+"""wrap(client): the user's own anthropic or openai client, with model="auto".
+
+The wrapped client IS an SDK client (`client.copy()`, same class, same connection pool, same retries and errors); only
+its `post`, through which every typed method goes, first plans the body and then reads the reply's usage. That is one
+place for create, stream, parse, beta and raw responses, sync and async. Neither SDK is imported here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import lru_cache, partial
+from types import new_class
+from typing import Any, TypeVar, get_origin
+
+from router import usage as usages
+from router.engine import AUTO, Router
+from router.errors import ClientError
+from router.types import Api, Plan, Reason, Record, Usage
+
+ClientT = TypeVar("ClientT")
+
+_logger = logging.getLogger("tierwise")
+
+_COUNT_TOKENS = {
+    "/v1/messages/count_tokens": Api.MESSAGES,
+    "/responses/input_tokens": Api.RESPONSES,
+}
+_APIS = {api.value: api for api in Api} | _COUNT_TOKENS
+_NOT_GIVEN = frozenset({"Omit", "NotGiven"})  # the SDKs' sentinels, still in the body when it reaches `post`
+_RAW_RESPONSE_HEADER = "x-stainless-raw-response"
+
+
+def wrap(client: ClientT, router: Router | None = None) -> ClientT:
+    """A copy of an anthropic or openai client (sync or async) that routes `model="auto"` and accounts for every call.
+
+    `client.last_record` holds the Record of the last finished call (None before it), `client.router` the router.
+    Everything else is the SDK's own: types, streaming, exceptions, `with_options`. A call that names a model is sent
+    untouched and only accounted. A stream is accounted when it ends or is closed.
+
+    Raises ClientError for anything that is not such a client, or when the router's fleet is another provider's.
+    """
+    serving = (router or Router.load()).serving(_provider(client))
+    copied: ClientT = _instrument(client.copy(), serving)  # type: ignore[attr-defined]
+    return copied
+
+
+def _provider(client: Any) -> str:
+    if isinstance(getattr(client, "router", None), Router):
+        raise ClientError("this client is wrapped already; wrap the SDK's own client, or use this one as it is")
+    packages = {cls.__module__.partition(".")[0] for cls in type(client).__mro__}
+    is_client = callable(getattr(client, "copy", None)) and callable(getattr(client, "post", None))
+    if is_client and "anthropic" in packages:
+        return "anthropic"
+    if is_client and "openai" in packages:
+        return "gemini" if "generativelanguage.googleapis.com" in str(client.base_url) else "openai"
+    raise ClientError(
+        f"cannot wrap {type(client).__module__}.{type(client).__qualname__}; expected an instance of "
+        "anthropic.Anthropic, anthropic.AsyncAnthropic, openai.OpenAI or openai.AsyncOpenAI"
+    )
+
+
+def _instrument(client: Any, router: Router) -> Any:
+    original_post, original_copy = client.post, client.copy
+    routed_post = _post_async if inspect.iscoroutinefunction(original_post) else _post
+    client.router = router
+    client.last_record = None
+    client.post = partial(routed_post, client, original_post)
+
+    def copy(**options: Any) -> Any:
+        return _instrument(original_copy(**options), router)
+
+    client.copy = client.with_options = copy
+    return client
+
+
+def _post(client: Any, post: Callable[..., Any], path: str, **kwargs: Any) -> Any:
+    call = _Call.begin(client, path, kwargs)
+    if call is None:
+        return post(path, **kwargs)
+    reply = post(path, **call.kwargs)
+    if call.needs_reading:
+        call.finish(reply.parse() if call.raw else reply)
+    return reply
+
+
+async def _post_async(client: Any, post: Callable[..., Any], path: str, **kwargs: Any) -> Any:
+    call = _Call.begin(client, path, kwargs)
+    if call is None:
+        return await post(path, **kwargs)
+    reply = await post(path, **call.kwargs)
+    if call.needs_reading:
+        parsed = reply.parse() if call.raw else reply
+        call.finish(await parsed if inspect.isawaitable(parsed) else parsed)
+    return reply
+
+
+class _Call:
+    """One request on its way: the arguments to send, and the accounting when its reply has been read."""
+
+    def __init__(self, client: Any, plan: Plan, kwargs: dict[str, Any], *, counts_only: bool) -> None:
+        self._client = client
+        self._plan = plan
+        self._finished = False
+        self._meter = usages.Meter(plan.api)
+        self.hides_usage_chunk = False
+        self.raw = _header(kwargs.get("options"), _RAW_RESPONSE_HEADER)
+        self.kwargs = kwargs
+        self.needs_reading = not counts_only and not kwargs.get("stream")
+        if kwargs.get("stream") and not counts_only:
+            self._ask_for_usage()
+            kwargs["stream_cls"] = type("RecordedStream", (_recorded(kwargs["stream_cls"]),), {"_call": self})
+        elif (
+            self.raw == "stream" and not counts_only
+        ):  # with_streaming_response: the body belongs to the caller, unread
+            self.needs_reading = False
+            self._record(usages.UNREPORTED, ("with_streaming_response: the reply was not read, usage unknown",))
+
+    @classmethod
+    def begin(cls, client: Any, path: str, kwargs: Mapping[str, Any]) -> _Call | None:
+        """Plan a request; None where there is nothing to route or account (another path, or no model named)."""
+        plain_path = path.partition("?")[0]
+        api, body = _APIS.get(plain_path), kwargs.get("body")
+        if api is None or not isinstance(body, Mapping):
+            return None
+        body = _settled(body)
+        options = dict(kwargs.get("options") or {})
+        merged = {**body, **(options.get("extra_json") or {})}
+        if not isinstance(merged.get("model"), str):
+            return None
+        plan = client.router.plan(merged, api)
+        sent = {**kwargs, "body": body}
+        if _is_auto(merged):
+            options.pop("extra_json", None)
+            fields = {**merged, "model": plan.decision.model} if plain_path in _COUNT_TOKENS else plan.body
+            sent |= {"body": fields, "options": options}
+        return cls(client, plan, sent, counts_only=plain_path in _COUNT_TOKENS)
+
+    def finish(self, reply: Any) -> None:
+        """Account for a complete reply."""
+        self._record(usages.read(reply, self._plan.api))
+
+    def keep(self, event: Any) -> bool:
+        """Take in one stream event; False if the caller, who did not ask for it, should not see it."""
+        self._meter.add(event)
+        return not (self.hides_usage_chunk and getattr(event, "usage", None) and not event.choices)
+
+    def end_stream(self, complete: bool) -> None:
+        """Account for a stream that has ended, or was left early. Only the first call counts."""
+        if not self._finished:
+            notes = () if complete else ("the stream ended early: usage is what had been reported",)
+            self._record(self._meter.usage(), notes)
+
+    def _record(self, usage: Usage, notes: tuple[str, ...] = ()) -> None:
+        self._finished = True
+        try:
+            record: Record = self._client.router.record(self._plan, usage, notes)
+        except Exception as exc:  # the provider has answered and will bill: the reply must reach the caller
+            _logger.warning("no record of a call to %s: %s: %s", self._plan.decision.model, type(exc).__name__, exc)
+            return
+        self._client.last_record = record
+
+    def _ask_for_usage(self) -> None:
+        """Chat Completions streams report usage only when asked; the extra chunk is then kept from the caller."""
+        if self._plan.api is not Api.CHAT or self._plan.decision.reason is Reason.EXPLICIT_MODEL:
+            return
+        body = self.kwargs["body"]
+        asked = body.get("stream_options") or {}
+        if not asked.get("include_usage"):
+            self.kwargs["body"] = {**body, "stream_options": {**asked, "include_usage": True}}
+            self.hides_usage_chunk = True
+
+
+@lru_cache(maxsize=64)
+def _recorded(stream_cls: Any) -> type:
+    """A subclass of the SDK's `Stream[X]` that shows each event to its `_call` (set on a subclass for each call)."""
+
+    def stream(self: Any) -> Iterator[Any]:
+        complete = False
+        try:
+            for event in super(recorded, self).__stream__():
+                if self._call.keep(event):
+                    yield event
+            complete = True
+        finally:
+            self._call.end_stream(complete)
+
+    async def stream_async(self: Any) -> AsyncIterator[Any]:
+        complete = False
+        try:
+            async for event in super(recorded, self).__stream__():
+                if self._call.keep(event):
+                    yield event
+            complete = True
+        finally:
+            self._call.end_stream(complete)
+
+    def close(self: Any) -> None:
+        super(recorded, self).close()
+        self._call.end_stream(complete=False)
+
+    async def close_async(self: Any) -> None:
+        await super(recorded, self).close()
+        self._call.end_stream(complete=False)
+
+    is_async = hasattr(get_origin(stream_cls) or stream_cls, "__aiter__")
+    methods = {
+        "__stream__": stream_async if is_async else stream,
+        "close": close_async if is_async else close,
+    }
+    recorded: Any = new_class("RecordedStream", (stream_cls,), exec_body=lambda ns: ns.update(methods))
+    return recorded  # type: ignore[no-any-return]
+
+
+def _settled(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The body without the SDK's "not given" marks; iterators, which reading would use up, become lists."""
+    return {
+        name: list(value) if isinstance(value, Iterator) else value
+        for name, value in body.items()
+        if type(value).__name__ not in _NOT_GIVEN
+    }
+
+
+def _is_auto(body: Mapping[str, Any]) -> bool:
+    return str(body.get("model")).partition(":")[0] == AUTO
+
+
+def _header(options: Any, name: str) -> str | None:
+    headers = (options or {}).get("headers") or {}
+    return next((value for key, value in headers.items() if key.lower() == name), None)

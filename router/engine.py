@@ -1,0 +1,214 @@
+"""Router: the whole main path on one screen. `decide` -> `plan` -> (somebody sends) -> `record`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from router import artifact, caching, catalog, conversation, ledger, policy, settings
+from router.artifact import Manifest
+from router.catalog import Catalog, Fleet
+from router.classifier import Classifier
+from router.errors import ClientError, RequestError
+from router.ledger import Baseline, Ledger
+from router.types import Api, Body, Decision, Plan, Reason, Record, Task, Tier, TurnState, Usage
+
+AUTO = "auto"
+"""The model name that asks for a decision: "auto", or "auto:quality" for another operating point."""
+
+
+_TIERS = tuple(Tier)
+
+
+class Router:
+    """Decides, plans and accounts for one fleet. Sends nothing itself. Thread-safe."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        manifest: Manifest,
+        models: Catalog,
+        fleet: Fleet,
+        *,
+        operating_point: str = "balanced",
+        store: Ledger | None = None,
+        clock: Callable[[], float] = time.time,
+        fleet_is_default: bool = False,
+    ) -> None:
+        """Use `Router.load`. `clock` returns seconds since the epoch; a simulation passes its own."""
+        self.classifier = classifier
+        self.manifest = manifest
+        self.catalog = models
+        self.fleet = fleet
+        self.operating_point = self._known_point(operating_point)
+        self.store = store
+        self.clock = clock
+        self.fleet_is_default = fleet_is_default
+        self.baseline = Baseline(fleet.top)
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str | Path | None = None,
+        *,
+        fleet: str | None = None,
+        operating_point: str | None = None,
+        store: Ledger | None = None,
+        clock: Callable[[], float] = time.time,
+        config: settings.Settings | None = None,
+    ) -> Router:
+        """A router with the shipped artifact, or another by name or path; arguments win over the settings.
+
+        Raises ArtifactError, CatalogError, SettingsError or RequestError, each naming the value and the remedy.
+        """
+        chosen = settings.load() if config is None else config
+        loaded = artifact.load(name_or_path or chosen.artifact)
+        models = catalog.shipped().extended(chosen.fleets) if chosen.fleets else catalog.shipped()
+        fleet_name = fleet or chosen.fleet
+        if store is None and chosen.ledger is not None:
+            store = Ledger(chosen.ledger)
+        return cls(
+            Classifier(loaded),
+            loaded.manifest,
+            models,
+            models.fleet(fleet_name or catalog.DEFAULT_FLEETS["anthropic"]),
+            operating_point=operating_point or chosen.operating_point,
+            store=store,
+            clock=clock,
+            fleet_is_default=fleet_name is None,
+        )
+
+    def with_fleet(self, name: str, *, store: Ledger | None = None, clock: Callable[[], float] | None = None) -> Router:
+        """The same decisions for another fleet; store and clock are this router's unless given."""
+        return Router(
+            self.classifier,
+            self.manifest,
+            self.catalog,
+            self.catalog.fleet(name),
+            operating_point=self.operating_point,
+            store=store or self.store,
+            clock=clock or self.clock,
+        )
+
+    def serving(self, provider: str) -> Router:
+        """This router if its fleet suits a client of that provider, else one like it with the provider's default fleet.
+
+        A fleet that the caller chose suits every client of the same SDK (Gemini behind an OpenAI-compatible proxy).
+        Raises ClientError when the caller chose a fleet that needs the other SDK.
+        """
+        same_sdk = catalog.SDK[self.fleet.provider] == catalog.SDK[provider]
+        if self.fleet.provider == provider or (same_sdk and not self.fleet_is_default):
+            return self
+        if not self.fleet_is_default:
+            raise ClientError(
+                f"the fleet {self.fleet.name!r} is {self.fleet.provider}'s, the client is {provider}'s; "
+                f"choose Router.load(fleet={catalog.DEFAULT_FLEETS[provider]!r}) or wrap the other client"
+            )
+        return self.with_fleet(catalog.DEFAULT_FLEETS[provider])
+
+    def decide(
+        self,
+        request: str | Body | None = None,
+        *,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        operating_point: str | None = None,
+    ) -> Decision:
+        """Which tier and model a request needs: a text, `messages=[...]`, or a provider-shaped body.
+
+        Raises RequestError for anything else, or an unknown operating point.
+        """
+        if isinstance(request, str) and messages is None:
+            task = Task(request, TurnState.USER_TURN, len(request), has_images=False, has_tools=False)
+        elif isinstance(request, Mapping) and messages is None:
+            task = conversation.read(request)
+        elif request is None and messages is not None:
+            task = conversation.read({"messages": messages})
+        else:
+            raise RequestError(
+                f"cannot read a request of type {type(request).__name__}"
+                f"{' together with messages=' if messages is not None else ''}; "
+                "expected one of: a text, messages=[...], or a body with `messages` or `input`"
+            )
+        return self._decide(task, self._known_point(operating_point or self.operating_point))
+
+    def plan(self, body: Body, api: Api) -> Plan:
+        """The decision for a body, and the body to send: model filled in and cache breakpoints set for "auto".
+
+        A body that names a model is left exactly as it is. Raises RequestError if the body cannot be read.
+        """
+        planned_at = self.clock()
+        name = body.get("model")
+        if not isinstance(name, str):
+            raise RequestError(f"`model` is {name!r}, expected a string such as {AUTO!r}")
+        if name != AUTO and not name.startswith(f"{AUTO}:"):
+            decision = Decision(self.fleet.tier_of(name), name, {}, Reason.EXPLICIT_MODEL, self.operating_point)
+            model = self.catalog.find(name)
+            return Plan(decision, dict(body), api, caching.plan(body, api, model), planned_at)
+        decision = self.decide(body, operating_point=name.partition(":")[2] or None)
+        cache = caching.plan(body, api, self.catalog.find(decision.model))
+        return Plan(decision, {**caching.apply(body, cache), "model": decision.model}, api, cache, planned_at)
+
+    def record(self, plan: Plan, usage: Usage, notes: tuple[str, ...] = ()) -> Record:
+        """Account for a reply: its cost and the baseline's at the day's prices, written to the store, if any."""
+        decision = plan.decision
+        at = dt.datetime.fromtimestamp(plan.planned_at, dt.UTC)
+        usd = ledger.cost(usage, self.catalog.find(decision.model), at.date())
+        baseline_usd = None
+        if decision.reason is not Reason.EXPLICIT_MODEL:
+            baseline_usd = self.baseline.cost(
+                usage, plan.cache.prefix_key, _prefix_tokens(plan, usage), plan.planned_at
+            )
+        record = Record(
+            at=at,
+            tier=decision.tier,
+            model=decision.model,
+            reason=decision.reason,
+            p_suffices=decision.p_suffices,
+            usage=usage,
+            cost_usd=usd,
+            baseline_model=None if decision.reason is Reason.EXPLICIT_MODEL else self.fleet.top.id,
+            baseline_cost_usd=baseline_usd,
+            saved_usd=None if usd is None or baseline_usd is None else baseline_usd - usd,
+            notes=decision.notes + notes,
+        )
+        if self.store is not None:
+            self.store.write(record)
+        return record
+
+    def _decide(self, task: Task, point: str) -> Decision:
+        allowed, notes = policy.able(self.fleet, task)
+        if not task.text or task.text.isspace():
+            return self._up(allowed, {}, Reason.EMPTY_TASK, point, (*notes, "no text from a user to judge"))
+        try:
+            prediction = self.classifier.predict(task.text)
+            p_suffices = dict(zip(_TIERS, prediction.p_suffices, strict=True))
+        except Exception as exc:  # whatever breaks in there, the request goes up and says so
+            why = f"{type(exc).__name__}: {exc}"
+            return self._up(allowed, {}, Reason.CLASSIFIER_ERROR, point, (*notes, why))
+        if prediction.unknown_share > self.manifest.max_unknown_share:
+            why = f"{prediction.unknown_share:.0%} of the tokens are outside the vocabulary"
+            return self._up(allowed, p_suffices, Reason.OUT_OF_DISTRIBUTION, point, (*notes, why))
+        thresholds = self.manifest.operating_points[point].thresholds
+        tier, reason = policy.decide(p_suffices, thresholds, self.fleet, allowed)
+        return Decision(tier, self.fleet.models[tier].id, p_suffices, reason, point, notes)
+
+    def _up(
+        self, allowed: Sequence[Tier], p: Mapping[Tier, float], reason: Reason, point: str, notes: tuple[str, ...]
+    ) -> Decision:
+        """The strongest tier that can take the request: where everything doubtful goes."""
+        return Decision(allowed[-1], self.fleet.models[allowed[-1]].id, p, reason, point, notes)
+
+    def _known_point(self, name: str) -> str:
+        if name not in self.manifest.operating_points:
+            raise RequestError(
+                f"unknown operating point {name!r}; the artifact has: {', '.join(self.manifest.operating_points)}"
+            )
+        return name
+
+
+def _prefix_tokens(plan: Plan, usage: Usage) -> int:
+    """Tokens of the call's input that could be cached: as billed where any were, else as the planner estimates."""
+    return usage.input_tokens - usage.fresh_tokens or plan.cache.prefix_tokens

@@ -1,0 +1,185 @@
+"""Usage x prices -> cost, the always-top-tier baseline beside it, and the store of records.
+
+The baseline is the strongest honest one: the same tokens on the fleet's top model with prompt caching, its cache
+warm or cold by its own history, at whichever TTL is cheaper over all calls. Output is assumed equally long on every
+model, and tokens are not scaled between tokenizers (newer Claude models yield about 30 % more), so a saving over an
+older cheap tier is understated rather than overstated.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sqlite3
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+from router.catalog import Model
+from router.types import Record, Usage
+
+_MTOK = Decimal(1_000_000)
+_PICO = Decimal(10) ** 12  # SQL sums integers exactly; every price is a multiple of 1e-10 USD a token
+
+
+def cost(usage: Usage, model: Model | None, on: dt.date) -> Decimal | None:
+    """USD for one reply; None (unknown) without usage, for an unknown model, or where a needed price is not known."""
+    if model is None or not usage.reported:
+        return None
+    price = model.price(on, usage.input_tokens)
+    parts = (
+        (usage.fresh_tokens, price.input),
+        (usage.cache_read_tokens, price.cache_read),
+        (usage.cache_write_short_tokens, price.cache_write_short),
+        (usage.cache_write_long_tokens, price.cache_write_long),
+        (usage.output_tokens, price.output),
+    )
+    total = Decimal(0)
+    for n_tokens, usd_per_mtok in parts:
+        if n_tokens and usd_per_mtok is None:
+            return None
+        total += n_tokens * (usd_per_mtok or Decimal(0))
+    return total / _MTOK
+
+
+@dataclass(slots=True)
+class _Arm:
+    """One TTL of the baseline: what would be warm (prefix key -> expiry in seconds, tokens), and the cost so far."""
+
+    ttl: Literal["short", "long"]
+    ttl_s: int
+    warm: OrderedDict[str, tuple[float, int]]
+    total_usd: Decimal = Decimal(0)
+
+
+class Baseline:
+    """What the same traffic would cost on one model with caching: a counterfactual cache for each TTL. Thread-safe."""
+
+    def __init__(self, model: Model, *, max_prefixes: int = 50_000) -> None:
+        self.model = model
+        self._max_prefixes = max_prefixes
+        self._lock = threading.Lock()
+        self._arms = [_Arm("short", model.ttl_short_s, OrderedDict())]
+        if model.ttl_long_s is not None and model.prices[0].cache_write_long is not None:
+            self._arms.append(_Arm("long", model.ttl_long_s, OrderedDict()))
+
+    def cost(self, usage: Usage, prefix_key: str, prefix_tokens: int, at_s: float) -> Decimal | None:
+        """USD by which this call raises the baseline: over any run of calls these sum to the cheaper TTL's total.
+
+        `prefix_tokens` of the call's input could be cached under `prefix_key`; `at_s` is when the request started.
+        """
+        if not usage.reported:
+            return None
+        on = dt.datetime.fromtimestamp(at_s, dt.UTC).date()
+        with self._lock:
+            before = min(arm.total_usd for arm in self._arms)
+            for arm in self._arms:
+                usd = cost(self._counterfactual(arm, usage, prefix_key, prefix_tokens, at_s), self.model, on)
+                if usd is None:
+                    return None
+                arm.total_usd += usd
+            return min(arm.total_usd for arm in self._arms) - before
+
+    def _counterfactual(self, arm: _Arm, usage: Usage, key: str, prefix_tokens: int, at_s: float) -> Usage:
+        prefix = min(prefix_tokens, usage.input_tokens)
+        if not key or prefix < self.model.cache_min_tokens:
+            return Usage(fresh_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
+        expiry, held = arm.warm.pop(key, (0.0, 0))
+        read = min(held, prefix) if expiry > at_s else 0
+        arm.warm[key] = (at_s + arm.ttl_s, prefix)
+        if len(arm.warm) > self._max_prefixes:
+            arm.warm.popitem(last=False)
+        written = prefix - read
+        free_writes = self.model.prices[0].cache_write_short is None
+        return Usage(
+            fresh_tokens=usage.input_tokens - prefix + (written if free_writes else 0),
+            cache_read_tokens=read,
+            cache_write_short_tokens=written if arm.ttl == "short" and not free_writes else 0,
+            cache_write_long_tokens=written if arm.ttl == "long" else 0,
+            output_tokens=usage.output_tokens,
+        )
+
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS records (
+  id INTEGER PRIMARY KEY,
+  at TEXT NOT NULL,
+  tier TEXT, model TEXT NOT NULL, reason TEXT NOT NULL, p_suffices TEXT NOT NULL,
+  fresh_tokens INTEGER NOT NULL, cache_read_tokens INTEGER NOT NULL,
+  cache_write_short_tokens INTEGER NOT NULL, cache_write_long_tokens INTEGER NOT NULL,
+  output_tokens INTEGER NOT NULL, usage_reported INTEGER NOT NULL,
+  cost_picousd INTEGER, baseline_model TEXT, baseline_cost_picousd INTEGER, notes TEXT NOT NULL
+) STRICT
+"""
+
+
+class Ledger:
+    """The record store: SQLite, a file or in memory. No prompt and no reply is stored. Thread-safe."""
+
+    def __init__(self, path: str | Path = ":memory:") -> None:
+        """Opens or creates the database. Raises sqlite3.Error if the file is not one."""
+        self._lock = threading.Lock()
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute(_SCHEMA)
+
+    def write(self, record: Record) -> None:
+        """Append one record."""
+        usage = record.usage
+        row = (
+            record.at.isoformat(),
+            record.tier,
+            record.model,
+            record.reason,
+            json.dumps(dict(record.p_suffices)),
+            usage.fresh_tokens,
+            usage.cache_read_tokens,
+            usage.cache_write_short_tokens,
+            usage.cache_write_long_tokens,
+            usage.output_tokens,
+            usage.reported,
+            _pico(record.cost_usd),
+            record.baseline_model,
+            _pico(record.baseline_cost_usd),
+            json.dumps(record.notes),
+        )
+        with self._lock:
+            self._db.execute(f"INSERT INTO records VALUES (NULL{', ?' * len(row)})", row)
+
+    def by_model(self) -> list[dict[str, Any]]:
+        """Totals a tier and model: n_requests, tokens by kind, cost_usd, baseline_cost_usd, n_unpriced."""
+        query = """
+            SELECT tier, model, COUNT(*) AS n_requests,
+              SUM(fresh_tokens) AS fresh_tokens, SUM(cache_read_tokens) AS cache_read_tokens,
+              SUM(cache_write_short_tokens) AS cache_write_short_tokens,
+              SUM(cache_write_long_tokens) AS cache_write_long_tokens, SUM(output_tokens) AS output_tokens,
+              SUM(cost_picousd) AS cost_usd, SUM(baseline_cost_picousd) AS baseline_cost_usd,
+              SUM(cost_picousd IS NULL) AS n_unpriced
+            FROM records GROUP BY tier, model ORDER BY MIN(id)
+        """
+        with self._lock:
+            cursor = self._db.execute(query)
+            names = [column[0] for column in cursor.description]
+            rows = [dict(zip(names, row, strict=True)) for row in cursor]
+        for row in rows:
+            for money in ("cost_usd", "baseline_cost_usd"):
+                row[money] = None if row[money] is None else Decimal(row[money]) / _PICO
+        return rows
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database; writing afterwards raises sqlite3.ProgrammingError."""
+        self._db.close()
+
+
+def _pico(usd: Decimal | None) -> int | None:
+    return None if usd is None else int(usd * _PICO)

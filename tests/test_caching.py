@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from router import Api, caching, catalog
+
+HAIKU = catalog.shipped().models["claude-haiku-4-5"]  # minimum 4,096 tokens
+SONNET = catalog.shipped().models["claude-sonnet-4-6"]  # 1,024
+LUNA = catalog.shipped().models["gpt-6-luna"]
+GEMINI = catalog.shipped().models["gemini-3.8-flash"]
+USER = [{"role": "user", "content": "hi"}]
+LONG = "An instruction that every reply has to follow. " * 200  # about 2,500 tokens
+TOOL = {"name": "lookup", "description": LONG, "input_schema": {"type": "object"}}
+
+
+def marks(body: dict[str, Any]) -> list[str]:
+    return [
+        part
+        for part in ("tools", "system")
+        for block in body.get(part, ())
+        if isinstance(block, dict) and "cache_control" in block
+    ]
+
+
+def planned(body: dict[str, Any], model: catalog.Model, api: Api = Api.MESSAGES) -> dict[str, Any]:
+    return caching.apply(body, caching.plan(body, api, model))
+
+
+def test_system_string_becomes_a_marked_block() -> None:
+    body = planned({"system": LONG, "messages": USER}, SONNET)
+    assert body["system"] == [{"type": "text", "text": LONG, "cache_control": {"type": "ephemeral"}}]
+
+
+def test_below_the_models_minimum_nothing_is_marked() -> None:
+    body = {"system": LONG, "messages": USER}
+    assert planned(body, HAIKU) == body
+    assert planned({"system": "short", "messages": USER}, SONNET) == {"system": "short", "messages": USER}
+
+
+def test_tools_and_system_are_marked_where_each_prefix_reaches_the_minimum() -> None:
+    assert marks(planned({"tools": [TOOL], "system": LONG, "messages": USER}, SONNET)) == ["tools", "system"]
+    assert marks(planned({"tools": [TOOL], "system": LONG, "messages": USER}, HAIKU)) == ["system"]
+    assert marks(planned({"tools": [TOOL, TOOL], "messages": USER}, SONNET)) == ["tools"]
+
+
+def test_an_empty_last_block_is_never_marked() -> None:
+    body = planned({"system": [{"type": "text", "text": LONG}, {"type": "text", "text": ""}], "messages": USER}, SONNET)
+    assert "cache_control" in body["system"][0]
+    assert "cache_control" not in body["system"][1]
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"cache_control": {"type": "ephemeral"}},
+        {"system": [{"type": "text", "text": LONG, "cache_control": {"type": "ephemeral", "ttl": "1h"}}]},
+        {"tools": [{**TOOL, "cache_control": {"type": "ephemeral"}}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "cache_control": {}}]}]},
+    ],
+    ids=["automatic", "system", "tools", "messages"],
+)
+def test_the_callers_breakpoints_are_left_alone(own: dict[str, Any]) -> None:
+    body = {"system": LONG, "tools": [TOOL], "messages": USER} | own
+    assert planned(body, SONNET) == body
+    assert caching.plan(body, Api.MESSAGES, SONNET).owned_by_caller
+
+
+def test_openai_gets_a_key_for_its_prefix() -> None:
+    system = {"role": "system", "content": LONG}
+    first = planned({"messages": [system, *USER]}, LUNA, Api.CHAT)
+    second = planned({"messages": [system, {"role": "user", "content": "other"}]}, LUNA, Api.CHAT)
+    assert first["prompt_cache_key"] == second["prompt_cache_key"]
+    responses = planned({"instructions": LONG, "input": "hi"}, LUNA, Api.RESPONSES)
+    assert responses["prompt_cache_key"].startswith("tierwise-")
+    other = planned({"messages": [{"role": "system", "content": LONG + "x"}, *USER]}, LUNA, Api.CHAT)
+    assert other["prompt_cache_key"] != first["prompt_cache_key"]
+
+
+@pytest.mark.parametrize(
+    ("body", "model"),
+    [
+        ({"messages": [{"role": "system", "content": "short"}, *USER]}, LUNA),
+        ({"messages": [{"role": "system", "content": LONG}, *USER], "prompt_cache_key": "mine"}, LUNA),
+        ({"messages": [{"role": "system", "content": LONG}, *USER]}, GEMINI),
+        ({"messages": USER}, LUNA),
+    ],
+    ids=["short", "callers key", "gemini has no key", "no prefix"],
+)
+def test_openai_bodies_that_need_nothing(body: dict[str, Any], model: catalog.Model) -> None:
+    assert planned(body, model, Api.CHAT) == body
+
+
+def test_unknown_model_gets_no_breakpoints() -> None:
+    plan = caching.plan({"system": LONG, "messages": USER}, Api.MESSAGES, None)
+    assert plan.breakpoints == ()
+    assert plan.prefix_key
+
+
+text_blocks = st.lists(st.builds(lambda t: {"type": "text", "text": t}, st.sampled_from(["", "a", LONG])), max_size=3)
+bodies = st.fixed_dictionaries(
+    {"messages": st.just(USER)},
+    optional={"system": text_blocks | st.sampled_from(["", "b", LONG]), "tools": st.lists(st.just(TOOL), max_size=3)},
+)
+
+
+@settings(deadline=None)
+@given(bodies, st.sampled_from([HAIKU, SONNET]))
+def test_plans_are_legal_idempotent_and_change_cache_fields_only(body: dict[str, Any], model: catalog.Model) -> None:
+    before = copy.deepcopy(body)
+    once = planned(body, model)
+    assert body == before
+    assert len(marks(once)) <= 4
+    assert planned(once, model) == once
+    stripped = copy.deepcopy(once)
+    for part in ("tools", "system"):
+        for block in stripped.get(part, ()):
+            if isinstance(block, dict):
+                block.pop("cache_control", None)
+    if isinstance(body.get("system"), str) and isinstance(stripped.get("system"), list):
+        assert stripped["system"] == [{"type": "text", "text": body["system"]}]
+        stripped["system"] = body["system"]
+    assert stripped == body

@@ -1,0 +1,141 @@
+"""The installed command, as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from router.offline import Upstream
+
+
+def run(*args: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "router.cli", *args],
+        input=stdin,
+        capture_output=True,
+        env=env and {"PATH": "/usr/bin", "LANG": "C.UTF-8", **env},
+        check=False,
+    )
+    assert b"Traceback" not in done.stderr
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def test_decide_prints_tier_model_probabilities_reason_and_time() -> None:
+    code, out, _ = run("decide", "Prove that sqrt(2) is irrational")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["tier", "model", "p_suffices", "reason", "time"]
+
+
+def test_decide_json_from_stdin() -> None:
+    code, out, _ = run("decide", "--json", "-o", "quality", "-", stdin=b"hi")
+    decision = json.loads(out)
+    assert code == 0
+    assert (decision["tier"], decision["operating_point"]) == ("simple", "quality")
+    assert decision["time_us"] > 0
+
+
+def test_rows_are_answered_in_order_and_bad_ones_named(tmp_path: Path) -> None:
+    rows = [
+        b'{"id": 1, "text": "hi"}',
+        b'{"id": "two", "messages": [{"role": "user", "content": "hi"}]}',
+        b"{broken",
+        b'{"id": 4}',
+        b'{"id": 5, "text": ["a"]}',
+        b"",
+        b'["a list"]',
+        b'{"id": 8, "text": "\xff"}',
+        b'{"id": 9, "messages": "hi"}',
+        b'{"id": 10, "text": "", "extra": 1}',
+        b'{"text": "no id"}',
+    ]
+    (tmp_path / "in.jsonl").write_bytes(b"\n".join(rows))
+    code, out, err = run("decide", "--file", str(tmp_path / "in.jsonl"), "--jsonl")
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert code == 1
+    assert [a["id"] for a in answers] == [1, "two", 10, None]
+    assert list(answers[0]) == ["id", "tier", "model", "p_suffices", "reason"]
+    assert list(answers[0]["p_suffices"]) == ["simple", "moderate", "complex"]
+    assert answers[0] | {"id": 0} == answers[1] | {"id": 0}
+    assert (answers[2]["tier"], answers[2]["reason"]) == ("complex", "empty_task")
+    assert [line.partition(":")[0] for line in err.splitlines()] == [f"line {n}" for n in (3, 4, 5, 7, 8, 9)]
+
+
+def test_good_rows_exit_zero() -> None:
+    code, out, err = run("decide", "-", "--jsonl", stdin=b'{"id": 1, "text": "hi"}\n')
+    assert (code, err, json.loads(out)["id"]) == (0, "", 1)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["decide"], "give one TEXT"),
+        (["decide", "x", "--jsonl"], "--jsonl reads rows"),
+        (["decide", "x", "--fleet", "clade"], "did you mean 'claude'"),
+        (["decide", "x", "-o", "cheap"], "economy, balanced, quality"),
+        (["decide", "x", "--artifact", "gone"], "no artifact 'gone'"),
+        (["decide", "--file", "gone.jsonl"], "gone.jsonl"),
+        (["ask", "x"], "set ANTHROPIC_API_KEY, OPENAI_API_KEY, GEMINI_API_KEY"),
+        (["ask", "x", "--fleet", "gpt"], "set OPENAI_API_KEY in"),
+        (["demo", "--live"], "ANTHROPIC_API_KEY or OPENAI_API_KEY"),
+        (["nonsense"], "nonsense"),
+    ],
+)
+def test_mistakes_exit_two_with_a_remedy(args: list[str], message: str) -> None:
+    code, out, err = run(*args)
+    assert code == 2
+    assert message in err
+    assert "artifact" in message or not out or args[0] == "demo"
+
+
+@pytest.mark.parametrize("fleet", ["claude", "gpt", "gemini"])
+def test_ask_offline(fleet: str) -> None:
+    code, out, err = run("ask", "hi", "--offline", "--fleet", fleet, "--system", "Be brief.")
+    assert code == 0
+    assert out.startswith("[simulated reply of ")
+    assert "cost $0.0" in err
+
+
+def test_ask_sends_to_the_provider_whose_key_is_set(upstream: Upstream) -> None:
+    env = {"ANTHROPIC_API_KEY": "sk-secret", "ANTHROPIC_BASE_URL": upstream.url}
+    code, out, err = run("ask", "hi", "--json", env=env)
+    answer = json.loads(out)
+    assert code == 0
+    assert (answer["model"], answer["tier"]) == ("claude-haiku-4-5", "simple")
+    assert answer["cost_usd"] == pytest.approx(float(upstream.bills[-1].usd))
+    env = {"OPENAI_API_KEY": "sk-secret", "OPENAI_BASE_URL": f"{upstream.url}/v1"}
+    code, out, err = run("ask", "hi", env=env)
+    assert code == 0
+    assert "gpt-6-luna" in out + err
+    assert "sk-secret" not in out + err
+
+
+def test_ask_reports_the_providers_error_in_one_line(upstream: Upstream) -> None:
+    env = {"ANTHROPIC_API_KEY": "invalid", "ANTHROPIC_BASE_URL": upstream.url}
+    code, _, err = run("ask", "hi", env=env)
+    assert code == 2
+    assert "AuthenticationError" in err
+
+
+def test_demo_prints_every_step() -> None:
+    code, out, _ = run("demo", "--calls", "30")
+    assert code == 0
+    steps = ["1. Decisions", "REPLIES ARE SIMULATED", "equals the upstream's bill", "below the tier they need"]
+    for said in [*steps, "all Sonnet, uncached", "all Sonnet, cached 5m", "all Opus, cached", "openai SDK"]:
+        assert said in out
+
+
+def test_demo_json() -> None:
+    report = json.loads(run("demo", "--calls", "12", "--json")[1])
+    assert report["simulated"] is True
+    assert report["routed"]["cost_usd"] > 0
+
+
+@pytest.mark.parametrize("args", [["-h"], ["decide", "--help"], ["ask", "-h"], ["demo", "--help"], ["--version"]])
+def test_help(args: list[str]) -> None:
+    code, out, _ = run(*args)
+    assert code == 0
+    assert out

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.training.corpora import separable
+from training import evaluate, fit
+from training.dataset import Outcomes
+
+
+def test_apgr_of_known_orders() -> None:
+    gains = np.linspace(0, 1, 1000)
+    weak, strong = np.zeros(1000), gains
+    perfect = evaluate.apgr(gains, weak, strong)
+    assert perfect == pytest.approx(2 / 3, abs=0.005)  # the area under 2b - b^2
+    assert evaluate.apgr(-gains, weak, strong) == pytest.approx(1 / 3, abs=0.005)
+    ties = [evaluate.apgr(np.zeros(1000), weak, strong, seed) for seed in range(50)]
+    assert np.mean(ties) == pytest.approx(0.5, abs=0.01)
+
+
+def test_cpt_is_the_share_of_strong_calls() -> None:
+    weak, strong = np.zeros(100), np.repeat([1.0, 0.0], 50)
+    score = np.arange(100.0)[::-1]
+    assert evaluate.cpt(score, weak, strong, 0.5) == pytest.approx(0.25)
+    assert evaluate.cpt(score, weak, strong, 0.8) == pytest.approx(0.40)
+
+
+def test_report_puts_length_and_random_beside_the_model() -> None:
+    score, gains = separable()
+    outcomes = Outcomes("set", ["x" * (1 + n % 7) for n in range(200)], np.zeros(200), gains)
+    report = evaluate.on_outcomes([outcomes], lambda _: score)
+    row = report["datasets"]["set"]
+    assert row["model"]["apgr"] > 0.6 > row["length"]["apgr"]
+    low, high = row["model"]["apgr_interval"]
+    assert low < row["model"]["apgr"] < high
+    assert row["model"]["cpt50"] < row["model"]["cpt80"]
+    assert report["mean_apgr"]["model"] == row["model"]["apgr"]
+
+
+def test_calibration_of_known_probabilities() -> None:
+    chance = np.random.default_rng(0)
+    p = chance.dirichlet([2, 1, 1], 20_000)
+    required = (chance.random(20_000)[:, None] > p.cumsum(axis=1)).sum(axis=1)
+    q, even = fit.suffices(p), np.ones(20_000)
+    good = evaluate.calibration_report(q, required, even)
+    bad = evaluate.calibration_report(np.sqrt(q), required, even)
+    assert good["simple"]["ece"] < 0.02 < 0.1 < bad["simple"]["ece"]
+    assert good["simple"]["brier"] < bad["simple"]["brier"]
+
+
+def test_labelled_report_counts() -> None:
+    p = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8]])
+    report = evaluate.labelled_report(p, np.array([0, 1, 2, 2]), ["en", "en", "de", "de"])
+    assert report["confusion"] == [[1, 0, 0], [0, 1, 0], [1, 0, 1]]
+    assert report["accuracy"] == 0.75
+    assert report["accuracy_by_language"] == {"de": 0.5, "en": 1.0}
+    assert report["auc_complex_over_simple"] == 0.75

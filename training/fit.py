@@ -1,0 +1,193 @@
+"""Rows -> a calibrated multinomial logistic regression over the required tier, and its operating points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from sklearn.linear_model import LogisticRegression
+
+from router.artifact import OperatingPoint
+from router.features import STRUCTURE
+from router.types import Tier
+from training.dataset import N_TIERS, Rows
+
+Array = npt.NDArray[np.float64]
+
+REGULARISATION_C = 0.3
+N_FOLDS = 5
+
+TRAFFIC_MIX = (0.70, 0.20, 0.10)
+"""Share of traffic by required tier that probabilities are calibrated to and operating points are tuned for: the mix
+that the trace studies assume. Retrain, or tune the thresholds, when yours differs."""
+
+TARGETS = {"economy": 0.15, "balanced": 0.08, "quality": 0.03}
+"""Operating point -> the largest share of requests that may go below their required tier."""
+
+RELATIVE_PRICE = (1.0, 3.0, 5.0)
+"""Price by tier (the `claude` fleet): what the thresholds minimise, within the target."""
+
+
+STRUCTURE_SCALE = 0.2
+"""Weight of a standardised structural float against a text's bag of tokens, whose length is 1; chosen out of fold."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Standardised structure, regression and calibration: x -> logits -> calibrated P(required tier).
+
+    x is what `Embedding.features` gives: its first columns, the structure, become (x - mean) / scale; then
+    z = x @ coef.T + intercept, and p = softmax(z @ a.T + b).
+    """
+
+    mean: Array
+    scale: Array
+    regression: LogisticRegression
+    calibration: LogisticRegression
+
+    def logits(self, x: sparse.csr_matrix) -> Array:
+        """float64 [n, n_tiers], not calibrated."""
+        return np.asarray(self.regression.decision_function(standardised(x, self.mean, self.scale)))
+
+    def p_required(self, x: sparse.csr_matrix) -> Array:
+        """P(required tier = k), float64 [n, n_tiers], by scikit-learn alone: the reference for parity."""
+        return np.asarray(self.calibration.predict_proba(self.logits(x)))
+
+    def p_suffices(self, x: sparse.csr_matrix) -> Array:
+        """P(tier k suffices), float64 [n, n_tiers]: cumulative, the last exactly 1."""
+        return suffices(self.p_required(x))
+
+
+def suffices(p_required: Array) -> Array:
+    """Cumulative sums from the cheap side, written so that the last column is exactly 1."""
+    q = np.ones_like(p_required)
+    for tier in range(N_TIERS - 1):
+        q[:, tier] = 1 - p_required[:, tier + 1 :].sum(axis=1)
+    return q
+
+
+def fit(x: sparse.csr_matrix, rows: Rows, own_logits: Array) -> Classifier:
+    """Fit on every row; calibrate on `own_logits` (`out_of_fold_logits`), weighted to TRAFFIC_MIX."""
+    own = rows.sources == "tierwise_queries"
+    return Classifier(*_regress(x, rows.targets, rows.weights), _calibrate(own_logits, rows.targets[own]))
+
+
+def fit_uncalibrated(x: sparse.csr_matrix, rows: Rows) -> Classifier:
+    """A fit for ranking only (leave-one-out): calibration is the identity."""
+    return Classifier(*_regress(x, rows.targets, rows.weights), logistic(np.eye(N_TIERS), np.zeros(N_TIERS)))
+
+
+def out_of_fold_logits(x: sparse.csr_matrix, rows: Rows) -> Array:
+    """Logits of our own queries, each from a fit that saw neither it, nor its variant, nor the rows of its pair."""
+    own = np.flatnonzero(rows.sources == "tierwise_queries")
+    fold = _folds(rows.groups[own])
+    logits = np.zeros((len(own), N_TIERS))
+    for number in range(N_FOLDS):
+        held_out = own[fold == number]
+        keep = ~np.isin(rows.groups, rows.groups[held_out])
+        model = fit_uncalibrated(x[keep], rows.select(keep))
+        logits[fold == number] = model.logits(x[held_out])
+    return logits
+
+
+def operating_points(p_suffices: Array, required: npt.NDArray[np.int_]) -> dict[str, OperatingPoint]:
+    """Thresholds for each target, tuned on all rows; `achieved` is from tuning on one half and scoring the other."""
+    rng = np.random.default_rng(0)
+    half = rng.permutation(len(required)) % 2
+    points = {}
+    for name, target in TARGETS.items():
+        below = np.zeros(len(required), bool)
+        for side in (0, 1):
+            thresholds = _tune(p_suffices[half == side], required[half == side], target)
+            below[half != side] = _route(p_suffices[half != side], thresholds) < required[half != side]
+        thresholds = _tune(p_suffices, required, target)
+        weights = mix_weights(required)
+        chosen = _route(p_suffices, thresholds)
+        points[name] = OperatingPoint(
+            thresholds={tier: round(float(t), 4) for tier, t in zip(Tier, thresholds, strict=False)},
+            target=f"at most {target:.0%} of requests below their required tier",
+            achieved=round(float(weights @ below), 4),
+            interval=_interval(below, weights),
+            shares={tier: round(float(weights @ (chosen == k)), 4) for k, tier in enumerate(Tier)},
+            split="data/queries.jsonl out of fold, weighted to a 70/20/10 mix; tuned on one half, scored on the other",
+        )
+    return points
+
+
+def mix_weights(required: npt.NDArray[np.int_]) -> Array:
+    """Weights that sum to 1 and give the required tiers TRAFFIC_MIX's shares."""
+    counts = np.bincount(required, minlength=N_TIERS)
+    return np.asarray((np.array(TRAFFIC_MIX) / np.maximum(counts, 1))[required])
+
+
+def logistic(coef: Array, intercept: Array) -> LogisticRegression:
+    """A fitted LogisticRegression from its coefficients: [n_tiers, n_features] and [n_tiers]."""
+    model = LogisticRegression()
+    model.coef_, model.intercept_, model.classes_ = coef, intercept, np.arange(N_TIERS)
+    return model
+
+
+def _regress(x: sparse.csr_matrix, targets: Array, weights: Array) -> tuple[Array, Array, LogisticRegression]:
+    structure = x[:, : len(STRUCTURE)].toarray()
+    mean, scale = structure.mean(axis=0), (structure.std(axis=0) + 1e-9) / STRUCTURE_SCALE
+    return mean, scale, _soft_regression(standardised(x, mean, scale), targets, weights, REGULARISATION_C)
+
+
+def standardised(x: sparse.csr_matrix, mean: Array, scale: Array) -> sparse.csr_matrix:
+    """x with its first columns, the structure, as (structure - mean) / scale."""
+    structure = (x[:, : len(STRUCTURE)].toarray() - mean) / scale
+    return sparse.hstack([sparse.csr_matrix(structure), x[:, len(STRUCTURE) :]], format="csr")
+
+
+def _soft_regression(x: sparse.csr_matrix | Array, targets: Array, weights: Array, c: float) -> LogisticRegression:
+    """Multinomial regression on soft targets: each row once a tier, weighted by that tier's probability."""
+    label = np.repeat(np.arange(N_TIERS), x.shape[0])
+    weight = (targets * weights[:, None]).T.ravel()
+    kept = weight > 1e-9
+    thrice = sparse.vstack([sparse.csr_matrix(x)] * N_TIERS, format="csr")[kept]
+    return LogisticRegression(C=c, max_iter=200, tol=1e-3).fit(thrice, label[kept], weight[kept])
+
+
+def _calibrate(logits: Array, targets: Array) -> LogisticRegression:
+    """Matrix scaling (a regression on the logits), weighted to TRAFFIC_MIX; C keeps nine numbers from overfitting."""
+    required = targets.argmax(axis=1)
+    weights = mix_weights(required) * len(required)
+    return _soft_regression(logits, targets, weights, c=0.1)
+
+
+def _folds(groups: npt.NDArray[np.str_]) -> npt.NDArray[np.int_]:
+    names, number = np.unique(groups, return_inverse=True)
+    return (np.random.default_rng(0).permutation(len(names)) % N_FOLDS)[number]
+
+
+def _route(p_suffices: Array, thresholds: tuple[float, ...]) -> npt.NDArray[np.int_]:
+    reached = np.column_stack(
+        [p_suffices[:, k] >= t for k, t in enumerate(thresholds)] + [np.ones(len(p_suffices), bool)]
+    )
+    return reached.argmax(axis=1)
+
+
+def _tune(p_suffices: Array, required: npt.NDArray[np.int_], target: float) -> tuple[float, float]:
+    """The cheapest thresholds (simple, moderate) whose share below the required tier is within the target."""
+    weights = mix_weights(required)
+    price = np.array(RELATIVE_PRICE)
+    levels = np.linspace(0, 1, 41)
+    grids = [np.append(np.quantile(p_suffices[:, k], levels), 1.0) for k in range(N_TIERS - 1)]
+    best, best_cost = (1.0, 1.0), np.inf
+    for simple in grids[0]:
+        for moderate in grids[1]:
+            chosen = _route(p_suffices, (simple, moderate))
+            spent = float(weights @ price[chosen])
+            if spent < best_cost and weights @ (chosen < required) <= target:
+                best, best_cost = (float(simple), float(moderate)), spent
+    return best
+
+
+def _interval(below: npt.NDArray[np.bool_], weights: Array) -> tuple[float, float]:
+    rng = np.random.default_rng(0)
+    draws = rng.integers(0, len(below), (2000, len(below)))
+    shares = (weights[draws] * below[draws]).sum(axis=1) / weights[draws].sum(axis=1)
+    low, high = np.quantile(shares, (0.025, 0.975))
+    return round(float(low), 4), round(float(high), 4)
