@@ -13,10 +13,10 @@ import msgspec
 from router.errors import ArtifactCorrupt, ArtifactNotFound
 from router.types import Tier
 
-SHIPPED = "complexity-v1"
+SHIPPED = "complexity-v2"
 """The artifact that this version loads by default."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RUNTIME_FILES = ("model.onnx", "tokenizer.json")
 
 
@@ -67,7 +67,7 @@ class Manifest(msgspec.Struct, frozen=True):
     tiers: tuple[Tier, ...]
     inputs: Mapping[str, Input]
     window: Window
-    max_unknown_share: float
+    max_novelty: float
     operating_points: Mapping[str, OperatingPoint]
     files: Mapping[str, FileEntry]
     metrics: Mapping[str, object] = {}

@@ -16,10 +16,12 @@ from router.types import Tier
 
 
 class Prediction(msgspec.Struct, frozen=True):
-    """`p_suffices` is one q a tier, cheap to strong, non-decreasing, the last 1.0; `unknown_share` is in [0, 1]."""
+    """`p_suffices` is one q a tier, cheap to strong, non-decreasing, the last 1.0; `novelty`, in [0, 1], is the
+    probability that the text is unlike anything the model was fitted on, 1.0 for a text without tokens.
+    """
 
     p_suffices: tuple[float, ...]
-    unknown_share: float
+    novelty: float
 
 
 class _Buffers:
@@ -29,11 +31,12 @@ class _Buffers:
         self.ids = np.empty(n_tokens, np.int64)
         self.structure = np.empty(len(STRUCTURE), np.float32)
         self.p_suffices = np.empty(len(Tier), np.float32)
+        self.novelty = np.empty(1, np.float32)
         self.binding = session.io_binding()
         for name, array in (("ids", self.ids), ("structure", self.structure)):
             self.binding.bind_input(name, "cpu", 0, array.dtype, (1, array.size), array.ctypes.data)
-        out = self.p_suffices
-        self.binding.bind_output("p_suffices", "cpu", 0, out.dtype, (1, out.size), out.ctypes.data)
+        for name, array in (("p_suffices", self.p_suffices), ("novelty", self.novelty)):
+            self.binding.bind_output(name, "cpu", 0, array.dtype, (1, array.size), array.ctypes.data)
 
 
 class Classifier:
@@ -78,7 +81,7 @@ class Classifier:
         buffers.ids[n_tokens:] = self._pad_id
         buffers.structure[:] = features.structure
         self._session.run_with_iobinding(buffers.binding)
-        return Prediction(tuple(buffers.p_suffices.tolist()), features.unknown_share)
+        return Prediction(tuple(buffers.p_suffices.tolist()), buffers.novelty.item() if n_tokens else 1.0)
 
     def predict_batch(self, texts: list[str]) -> npt.NDArray[np.float32]:
         """P(suffices) of many texts: float32 [n_texts, n_tiers]. Rows are padded to the longest text's tokens."""
@@ -89,7 +92,7 @@ class Classifier:
         for row, f in enumerate(features):
             ids[row, : f.ids.size] = f.ids
             structure[row] = f.structure
-        (q,) = self._session.run(None, {"ids": ids, "structure": structure})
+        (q,) = self._session.run(["p_suffices"], {"ids": ids, "structure": structure})
         return np.asarray(q, np.float32)
 
     def _buffers(self, n_tokens: int) -> _Buffers:

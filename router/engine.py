@@ -188,8 +188,8 @@ class Router:
         except Exception as exc:  # whatever breaks in there, the request goes up and says so
             why = f"{type(exc).__name__}: {exc}"
             return self._up(allowed, {}, Reason.CLASSIFIER_ERROR, point, (*notes, why))
-        if prediction.unknown_share > self.manifest.max_unknown_share:
-            why = f"{prediction.unknown_share:.0%} of the tokens are outside the vocabulary"
+        if prediction.novelty > self.manifest.max_novelty:
+            why = f"unlike anything the model was fitted on (novelty {prediction.novelty:.2f})"
             return self._up(allowed, p_suffices, Reason.OUT_OF_DISTRIBUTION, point, (*notes, why))
         thresholds = self.manifest.operating_points[point].thresholds
         tier, reason = policy.decide(p_suffices, thresholds, self.fleet, allowed)

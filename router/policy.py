@@ -32,7 +32,7 @@ def decide(
 def able(fleet: Fleet, task: Task) -> tuple[list[Tier], tuple[str, ...]]:
     """The tiers whose model can take the request, and a note for each that cannot.
 
-    When none can, all stay: the provider's own error is clearer than a guess.
+    When none can, the top one stays: the provider's own error is clearer than a guess.
     """
     tiers, notes = [], []
     for tier, model in fleet.models.items():
@@ -41,7 +41,7 @@ def able(fleet: Fleet, task: Task) -> tuple[list[Tier], tuple[str, ...]]:
             tiers.append(tier)
         else:
             notes.append(f"{tier.value} cannot take it: {obstacle}")
-    return tiers or list(fleet.models), tuple(notes)
+    return tiers or list(fleet.models)[-1:], tuple(notes)
 
 
 def _obstacle(model: Model, task: Task) -> str | None:

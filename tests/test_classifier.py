@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from router import artifact
 from router.classifier import Classifier
 from training.export import PARITY, read_unfolded
+from training.fit import TRAFFIC_MIX
 
 CLASSIFIER = Classifier(artifact.load())
 TEXTS = [
@@ -36,10 +37,18 @@ def test_probabilities_are_a_cumulative_distribution(text: str) -> None:
 
 
 def test_folded_graph_equals_unfolded_scikit_learn() -> None:
-    embedding, model = read_unfolded(artifact.find())
-    reference = model.p_suffices(embedding.features(TEXTS))
-    folded = np.array([CLASSIFIER.predict(text).p_suffices for text in TEXTS])
-    assert np.abs(folded - reference).max() <= PARITY
+    reference, novelty = read_unfolded(artifact.find()).predict(TEXTS)
+    folded = [CLASSIFIER.predict(text) for text in TEXTS]
+    assert np.abs(np.array([p.p_suffices for p in folded]) - reference).max() <= PARITY
+    assert np.abs(np.array([p.novelty for p in folded]) - novelty)[1:].max() <= PARITY
+
+
+def test_novelty_moves_the_probabilities_to_the_prior() -> None:
+    strange = CLASSIFIER.predict("QUJDREVGR0g" * 200)
+    assert strange.novelty > 0.9
+    assert strange.p_suffices == pytest.approx(np.cumsum(TRAFFIC_MIX), abs=0.1)
+    assert CLASSIFIER.predict("").novelty == 1.0
+    assert CLASSIFIER.predict("What is the capital of Norway?").novelty < 0.1
 
 
 def test_batch_equals_single() -> None:

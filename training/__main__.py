@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
-from training import card, curve, dataset, embedding, evaluate, export, fit
+from router import artifact as artifacts
+from training import behaviour, card, curve, dataset, embedding, evaluate, export, fit, novelty
 
 
 class _Steps:
@@ -34,6 +34,11 @@ _corpora = click.option(
 )
 
 
+_model = click.option(
+    "--model", "artifact", type=click.Path(path_type=Path), help="An artifact's folder; default: shipped."
+)
+
+
 @click.group()
 def main() -> None:
     """Train, evaluate and export the classifier."""
@@ -42,44 +47,67 @@ def main() -> None:
 @main.command()
 @_corpora
 @click.option("--name", default="complexity", show_default=True, help="Name of the artifact, without the version.")
-@click.option("--version", default=1, show_default=True, help="Version: the folder is NAME-vVERSION.")
+@click.option("--version", default=2, show_default=True, help="Version: the folder is NAME-vVERSION.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=dataset.ROOT / "models", help="Where.")
-def build(corpora: Path, name: str, version: int, out: Path) -> None:
-    """Distil, fit, calibrate, tune and export an artifact: minutes on 2 cores.
+@click.option(
+    "--base", type=click.Path(path_type=Path), help="Take tokens and embedding from this artifact: no teacher."
+)
+@click.option("--seeds", default=4, show_default=True, type=click.IntRange(2), help="Splits of the learning curve.")
+def build(corpora: Path, name: str, version: int, out: Path, base: Path | None, seeds: int) -> None:
+    """Distil, fit, calibrate, tune, examine and export an artifact: about 10 minutes on 2 cores, 5 with --base.
 
-    Example: python -m training build --out scratch
+    Example: python -m training build --out scratch --base models/complexity-v2
     """
     step = _Steps()
     step(f"reading {corpora}")
     rows = dataset.training_rows(corpora)
     sets = dataset.outcomes(corpora)
-    step(f"distilling {embedding.TEACHER} into a static embedding")
-    static = embedding.distil().with_idf_of(rows.texts)
+    written = [text for text, source in zip(rows.texts, rows.sources, strict=True) if source != "variants"]
+    if base:
+        static = export.read_unfolded(artifacts.find(base)).embedding
+    else:
+        step(f"distilling {embedding.TEACHER} into a static embedding")
+        with click.progressbar(length=100, file=sys.stderr, label="tokens") as bar:
+            static = embedding.distil(written, lambda done, total: bar.update(100 * done // total - bar.pos))
+    static = static.with_idf_of(rows.texts)
+    step("learning what is out of distribution")
+    own = [text for text, source in zip(rows.texts, rows.sources, strict=True) if source == "tierwise_queries"]
+    strangeness = novelty.fit(static, written, own)
     step(f"features of {len(rows)} rows")
     x = static.features(rows.texts)
     step(f"cross-fitting {fit.N_FOLDS} folds for calibration")
     own_logits = fit.out_of_fold_logits(x, rows)
     step("fitting every row")
     model = fit.fit(x, rows, own_logits)
+    unfolded = export.Unfolded(static, model, strangeness)
     step("tuning operating points")
     p_required = model.calibration.predict_proba(own_logits)
-    _, required, _ = evaluate.own_labels()
+    texts, required, languages = evaluate.own_labels()
     points = fit.operating_points(fit.suffices(p_required), required)
     step("leaving each outcome set out in turn")
-    metrics = _metrics(rows, x, static, model, sets, p_required, step)
+    prior = _PriorOf(rows, x, model)
+    metrics = {
+        "leave_one_out": evaluate.leave_one_out(rows, x, static, model.calibration, sets, step),
+        "learning_curve": curve.learning_curve(sets, static, prior, n_seeds=seeds, progress=step),
+        "labelled_out_of_fold": evaluate.labelled_report(p_required, required, languages),
+        "length_auc": round(evaluate.auc(np.array([len(text) for text in texts], float), required), 4),
+        **_examine(unfolded, points, corpora),
+    }
     training_data = dataset.provenance(rows, corpora)
     folder = out / f"{name}-v{version}"
     gap = export.write(
         folder,
-        static,
-        model,
+        unfolded,
         name=name,
         version=version,
         operating_points=points,
         metrics=metrics,
         training_data=training_data,
-        card=card.render(name, version, points, metrics, training_data),
-        parity_texts=[*rows.texts[:1000], "", "\x00", "a" * 100_000],
+        documents={
+            "README.md": card.render(name, version, points, metrics, training_data).encode(),
+            "learning-curve.svg": card.plot(metrics["learning_curve"]),
+        },
+        parity_texts=[*rows.texts[:1000], "", "\x00", "a" * 100_000, "\u1c50\u1c51 \u1c52"],
     )
     step(f"wrote {folder} (parity with scikit-learn {gap:.1e})")
     click.echo(json.dumps({"artifact": str(folder), "parity": gap, "mean_apgr": metrics["leave_one_out"]["mean_apgr"]}))
@@ -87,79 +115,115 @@ def build(corpora: Path, name: str, version: int, out: Path) -> None:
 
 @main.command("evaluate")
 @_corpora
-@click.option("--model", "artifact", type=click.Path(path_type=Path), help="An artifact's folder; default: shipped.")
+@_model
 @click.option("--leave-one-out", is_flag=True, help="Refit without each outcome set in turn, then score that set.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def evaluate_command(corpora: Path, artifact: Path | None, leave_one_out: bool, as_json: bool) -> None:
-    """APGR and CPT on the outcome sets beside prompt length and random.
+    """APGR and CPT on outcome sets beside prompt length and random; calibration, confusion, shares, behaviour.
 
     Without --leave-one-out the model has seen some of these sets: only the left-out figures estimate new traffic.
+
+    Example: python -m training evaluate --leave-one-out --json
     """
     step = _Steps()
     sets = dataset.outcomes(corpora)
+    folder = artifacts.find(artifact)
+    unfolded = export.read_unfolded(folder)
     if leave_one_out:
-        static, _ = export.read_unfolded(_folder(artifact))
         rows = dataset.training_rows(corpora)
-        report = evaluate.leave_one_out(rows, static.features(rows.texts), static, sets, step)
+        x = unfolded.embedding.features(rows.texts)
+        calibration = unfolded.classifier.calibration
+        report = evaluate.leave_one_out(rows, x, unfolded.embedding, calibration, sets, step)
     else:
-        report = evaluate.on_outcomes(sets, evaluate.shipped_scorer(artifact), step)
+        report = evaluate.on_outcomes(sets, lambda outcomes: 1 - unfolded.predict(outcomes.texts)[0][:, 0], step)
+    step("labelled sets, shares by tier, behaviour, detection")
+    report |= _examine(unfolded, artifacts.load(folder).manifest.operating_points, corpora)
     if as_json:
         click.echo(json.dumps(report))
         return
-    click.echo(f"{'outcome set':<22}{'prompts':>8}{'model':>9}{'length':>9}{'random':>9}{'CPT50':>8}{'CPT80':>8}")
+    click.echo(
+        f"{'outcome set':<22}{'prompts':>8}{'model':>9}{'length':>9}{'random':>9}{'CPT50':>8}{'CPT80':>8}{'ECE':>8}"
+    )
     for name, row in report["datasets"].items():
         scores = "".join(f"{row[key]['apgr']:>9.3f}" for key in ("model", "length", "random"))
-        click.echo(f"{name:<22}{row['n']:>8}{scores}{row['model']['cpt50']:>8.2f}{row['model']['cpt80']:>8.2f}")
+        rest = f"{row['model']['cpt50']:>8.2f}{row['model']['cpt80']:>8.2f}{row['calibration']['ece']:>8.3f}"
+        click.echo(f"{name:<22}{row['n']:>8}{scores}{rest}")
     click.echo(f"{'mean':<30}" + "".join(f"{value:>9.3f}" for value in report["mean_apgr"].values()))
+    click.echo(f"\n{'labelled set':<22}{'rows':>8}{'AUC':>9}{'accuracy':>9}{'ECE':>9}")
+    for name, row in report["labelled"].items():
+        ece = row["calibration"]["simple"]["ece"]
+        click.echo(f"{name:<22}{row['n']:>8}{row['auc_complex_over_simple']:>9.3f}{row['accuracy']:>9.3f}{ece:>9.3f}")
+    suite = report["behaviour"]
+    click.echo(f"\nbehaviour: {suite['passed']} of {suite['n']} cases hold")
+    found = report["out_of_distribution"]
+    click.echo("out of distribution, found: " + ", ".join(f"{kind} {share:.0%}" for kind, share in found.items()))
 
 
 @main.command("learn-curve")
 @_corpora
-@click.option("--model", "artifact", type=click.Path(path_type=Path), help="An artifact's folder; default: shipped.")
+@_model
 @click.option("--seeds", default=4, show_default=True, type=click.IntRange(2), help="Random splits for each size.")
+@click.option("--sizes", default=",".join(map(str, curve.SIZES)), show_default=True, help="Numbers of labelled rows.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def learn_curve(corpora: Path, artifact: Path | None, seeds: int, as_json: bool) -> None:
-    """Held-out APGR inside each outcome set after learning from 100 to 3,000 of its rows, the features frozen."""
+def learn_curve(corpora: Path, artifact: Path | None, seeds: int, sizes: str, as_json: bool) -> None:
+    """Held-out APGR inside each outcome set after learning from some of its rows, beside a plain ridge from scratch.
+
+    The prior is the model without the set: it is refitted for the sets that it has seen.
+
+    Example: python -m training learn-curve --sizes 300,1500 --seeds 8
+    """
     step = _Steps()
-    static, model = export.read_unfolded(_folder(artifact))
-    report = curve.learning_curve(dataset.outcomes(corpora), static, model, n_seeds=seeds, progress=step)
+    numbers = _numbers(sizes)
+    unfolded = export.read_unfolded(artifacts.find(artifact))
+    rows = dataset.training_rows(corpora)
+    prior = _PriorOf(rows, unfolded.embedding.features(rows.texts), unfolded.classifier)
+    report = curve.learning_curve(dataset.outcomes(corpora), unfolded.embedding, prior, numbers, seeds, step)
     if as_json:
         click.echo(json.dumps(report))
         return
-    click.echo(f"{'outcome set':<22}" + "".join(f"{size:>16}" for size in curve.SIZES))
-    for name, row in report["datasets"].items():
-        cells = (row.get(str(size)) for size in curve.SIZES)
-        shown = (f"{c['apgr']:.3f} +- {c['standard_error']:.3f}" if c else "-" for c in cells)
-        click.echo(f"{name:<22}" + "".join(f"{cell:>16}" for cell in shown))
+    click.echo(f"{'':<22}" + "".join(f"{size:>18} rows" for size in numbers))
+    click.echo(f"{'outcome set':<22}" + "   learned (scratch)  " * len(numbers))
+    for name, row in [*((name, row["sizes"]) for name, row in report["datasets"].items()), ("mean", report["mean"])]:
+        click.echo(f"{name:<22}" + "".join(f"{curve.cell(row.get(str(size))):>23}" for size in numbers))
 
 
-def _metrics(
-    rows: dataset.Rows,
-    x: sparse.csr_matrix,
-    static: embedding.Embedding,
-    model: fit.Classifier,
-    sets: list[dataset.Outcomes],
-    p_required: npt.NDArray[np.float64],
-    step: _Steps,
-) -> dict[str, Any]:
-    texts, required, languages = evaluate.own_labels()
+class _PriorOf:
+    """The classifier to start from on an outcome set: one that saw none of it."""
+
+    def __init__(self, rows: dataset.Rows, x: sparse.csr_matrix, model: fit.Classifier) -> None:
+        self._rows, self._x, self._model = rows, x, model
+
+    def __call__(self, outcomes: dataset.Outcomes) -> fit.Classifier:
+        if outcomes.dataset not in self._rows.datasets:
+            return self._model
+        return evaluate.without(outcomes, self._rows, self._x, self._model.calibration)
+
+
+def _examine(unfolded: export.Unfolded, points: evaluate.Points, corpora: Path) -> dict[str, Any]:
+    """What needs no outcomes: labelled sets that were not trained on, shares by tier, behaviour, detection."""
+    texts, required = evaluate.support_messages()
+    support = unfolded.classifier.p_required(unfolded.embedding.features(texts))
     length = np.array([len(text) for text in texts], float)
-    messages, needed = evaluate.support_messages()
-    support = model.p_required(static.features(messages))
-    message_length = np.array([len(text) for text in messages], float)
+    at = evaluate.levels(points)[behaviour.POINT]
     return {
-        "leave_one_out": evaluate.leave_one_out(rows, x, static, sets, step),
-        "labelled_out_of_fold": evaluate.labelled_report(p_required, required, languages),
-        "length_auc": round(evaluate.auc(length, required), 4),
-        "support_messages": evaluate.labelled_report(support, needed, ["all"] * len(needed)),
-        "support_length_auc": round(evaluate.auc(message_length, needed), 4),
+        "labelled": {"support_messages": evaluate.labelled_report(support, required, ["en"] * len(required))},
+        "support_length_auc": round(evaluate.auc(length, required), 4),
+        "prompts": evaluate.on_prompts(unfolded, dataset.samples(corpora), points),
+        "behaviour": behaviour.run(behaviour.cases(), lambda texts: unfolded.route(texts, at)),
+        "out_of_distribution": evaluate.detection(unfolded),
     }
 
 
-def _folder(artifact: Path | None) -> Path:
-    from router.artifact import find
-
-    return find(artifact)
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        numbers = (-1,)
+    if numbers[0] < 0:
+        raise click.BadParameter(
+            f"{text!r}: expected numbers of rows from 0, such as 100,300,1000", param_hint="--sizes"
+        )
+    return numbers
 
 
 if __name__ == "__main__":

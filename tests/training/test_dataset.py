@@ -76,9 +76,11 @@ def test_variants_keep_target_and_group(tmp_path: Path) -> None:
     variants = rows.select(rows.sources == "variants")
     labelled = {i: n for n, i in enumerate(rows.ids) if rows.sources[n] in ("tierwise_queries", "annotations")}
     assert len(variants) >= len(labelled) - 5
+    assert len(set(variants.texts) - {rows.texts[n] for n in labelled.values()}) >= 0.9 * len(variants)
     for i, text, target, group in zip(variants.ids, variants.texts, variants.targets, variants.groups, strict=True):
         origin = labelled[i]
-        assert rows.texts[origin] in text or text == rows.texts[origin].upper()
+        lost = Counter(filter(str.isalnum, rows.texts[origin])) - Counter(filter(str.isalnum, text))
+        assert lost.total() <= 3  # mistyped at most; manners and layout only add
         assert (target == rows.targets[origin]).all()
         assert group == rows.groups[origin]
 

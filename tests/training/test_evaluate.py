@@ -28,7 +28,8 @@ def test_cpt_is_the_share_of_strong_calls() -> None:
 def test_report_puts_length_and_random_beside_the_model() -> None:
     score, gains = separable()
     outcomes = Outcomes("set", ["x" * (1 + n % 7) for n in range(200)], np.zeros(200), gains)
-    report = evaluate.on_outcomes([outcomes], lambda _: score)
+    probability = (score - score.min()) / (score.max() - score.min())
+    report = evaluate.on_outcomes([outcomes], lambda _: probability)
     row = report["datasets"]["set"]
     assert row["model"]["apgr"] > 0.6 > row["length"]["apgr"]
     low, high = row["model"]["apgr_interval"]
@@ -49,9 +50,29 @@ def test_calibration_of_known_probabilities() -> None:
 
 
 def test_labelled_report_counts() -> None:
-    p = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8]])
-    report = evaluate.labelled_report(p, np.array([0, 1, 2, 2]), ["en", "en", "de", "de"])
-    assert report["confusion"] == [[1, 0, 0], [0, 1, 0], [1, 0, 1]]
+    p = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8]] * 10)
+    report = evaluate.labelled_report(p, np.array([0, 1, 2, 2] * 10), ["en", "en", "de", "de"] * 10)
+    assert report["confusion"] == [[10, 0, 0], [0, 10, 0], [10, 0, 10]]
     assert report["accuracy"] == 0.75
-    assert report["accuracy_by_language"] == {"de": 0.5, "en": 1.0}
+    assert report["confusion_by_language"] == {
+        "de": [[0, 0, 0], [0, 0, 0], [10, 0, 10]],
+        "en": [[10, 0, 0], [0, 10, 0], [0, 0, 0]],
+    }
     assert report["auc_complex_over_simple"] == 0.75
+
+
+def test_recalibration_mends_what_is_off() -> None:
+    chance = np.random.default_rng(0)
+    p = chance.dirichlet([2, 1, 1], 6_000)
+    required = (chance.random(6_000)[:, None] > p.cumsum(axis=1)).sum(axis=1)
+    sure = p**3 / (p**3).sum(axis=1, keepdims=True)
+    report = evaluate.labelled_report(sure, required, ["en"] * 6_000)
+    assert report["recalibrated"]["simple"]["ece"] < 0.05 < report["calibration"]["simple"]["ece"]
+
+
+def test_shares_by_operating_point() -> None:
+    q = np.array([[0.9, 0.95, 1.0], [0.5, 0.9, 1.0], [0.1, 0.2, 1.0], [0.8, 0.9, 1.0]])
+    assert evaluate.shares(q, {"a": (0.8, 0.8), "b": (1.0, 1.0)}) == {
+        "a": {"simple": 0.5, "moderate": 0.25, "complex": 0.25},
+        "b": {"simple": 0.0, "moderate": 0.0, "complex": 1.0},
+    }

@@ -67,11 +67,21 @@ def test_operating_points_meet_their_targets_on_other_rows(problem: Problem) -> 
         assert point.interval[0] <= point.achieved <= point.interval[1]
         assert point.achieved <= fit.TARGETS[name] + 0.05
         assert sum(point.shares.values()) == pytest.approx(1, abs=1e-3)
-    to_top = [point.shares[Tier.COMPLEX] for point in points.values()]
-    assert to_top == sorted(to_top)
+    prices = dict(zip(Tier, fit.RELATIVE_PRICE, strict=True))
+    costs = [sum(prices[tier] * share for tier, share in point.shares.items()) for point in points.values()]
+    assert costs == sorted(costs)
 
 
 def test_mix_weights_reach_the_mix() -> None:
     required = np.array([0, 1, 1, 2, 2, 2, 2])
     weights = fit.mix_weights(required)
     assert [weights[required == k].sum() for k in range(3)] == pytest.approx(fit.TRAFFIC_MIX)
+
+
+def test_structure_bends_at_the_knots_and_is_not_extrapolated() -> None:
+    n = len(STRUCTURE)
+    x = sparse.csr_matrix(np.array([[-1.0], [0.5], [fit.REACH], [50.0]]) * np.ones(n))
+    bent = fit.design(x, np.zeros(n), np.ones(n)).toarray()[:, ::n] / fit.STRUCTURE_SCALE
+    assert bent[:, 0].tolist() == pytest.approx([-1.0, 0.5, fit.REACH, fit.REACH])
+    for column, knot in enumerate(fit.KNOTS, start=1):
+        assert bent[:, column] == pytest.approx(np.maximum(bent[:, 0] - knot, 0))

