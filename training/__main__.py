@@ -138,6 +138,11 @@ def evaluate_command(corpora: Path, artifact: Path | None, leave_one_out: bool, 
         report = evaluate.on_outcomes(sets, lambda outcomes: 1 - unfolded.predict(outcomes.texts)[0][:, 0], step)
     step("labelled sets, shares by tier, behaviour, detection")
     report |= _examine(unfolded, artifacts.load(folder).manifest.operating_points, corpora)
+    if leave_one_out:
+        step("our own queries, out of fold")
+        own = calibration.predict_proba(fit.out_of_fold_logits(x, rows))
+        _, required, languages = evaluate.own_labels()
+        report["labelled"]["tierwise_queries"] = evaluate.labelled_report(own, required, languages)
     if as_json:
         click.echo(json.dumps(report))
         return

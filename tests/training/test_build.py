@@ -67,6 +67,7 @@ def test_evaluate_prints_json_and_tables(built: Path, tmp_path: Path) -> None:
     report = json.loads(done.stdout)
     assert set(report["mean_apgr"]) == {"model", "length", "random"}
     assert report["labelled"]["support_messages"]["n"] == 120
+    assert "de" in report["labelled"]["tierwise_queries"]["confusion_by_language"]
     assert set(report["prompts"]["bfcl_v1"]["shares"]) == {"economy", "balanced", "quality"}
     done = train("evaluate", "--corpora", str(tmp_path), "--model", str(built))
     assert "mmlu_pro" in done.stdout
