@@ -1,23 +1,26 @@
 """wrap(client): the user's own anthropic or openai client, with model="auto".
 
-The wrapped client IS an SDK client (`client.copy()`, same class, same connection pool, same retries and errors); only
-its `post`, through which every typed method goes, first plans the body and then reads the reply's usage. That is one
-place for create, stream, parse, beta and raw responses, sync and async. Neither SDK is imported here.
+The wrapped client IS an SDK client (`client.copy()`, same class, same connection pool, same errors); only its `post`,
+through which every typed method goes, first plans the body, then tries again or moves up a tier when the provider
+fails, and then reads the reply's usage. That is one place for create, stream, parse, beta and raw responses, sync and
+async. Neither SDK is imported here.
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import lru_cache, partial
 from types import new_class
 from typing import Any, TypeVar, get_origin
 
+from router import faults
 from router import usage as usages
-from router.engine import AUTO, Router
+from router.engine import Router
 from router.errors import ClientError
-from router.types import Api, Plan, Reason, Record, Usage
+from router.types import Api, Body, Plan, Reason, Record, Usage
 
 ClientT = TypeVar("ClientT")
 
@@ -79,7 +82,16 @@ def _post(client: Any, post: Callable[..., Any], path: str, **kwargs: Any) -> An
     call = _Call.begin(client, path, kwargs)
     if call is None:
         return post(path, **kwargs)
-    reply = post(path, **call.kwargs)
+    while True:
+        try:
+            reply = post(path, **call.kwargs)
+            break
+        except Exception as error:
+            wait_s = call.again(error)
+            if wait_s is None:
+                raise
+            time.sleep(wait_s)
+    call.answered()
     if call.needs_reading:
         call.finish(reply.parse() if call.raw else reply)
     return reply
@@ -89,33 +101,54 @@ async def _post_async(client: Any, post: Callable[..., Any], path: str, **kwargs
     call = _Call.begin(client, path, kwargs)
     if call is None:
         return await post(path, **kwargs)
-    reply = await post(path, **call.kwargs)
+    while True:
+        try:
+            reply = await post(path, **call.kwargs)
+            break
+        except Exception as error:
+            wait_s = call.again(error)
+            if wait_s is None:
+                raise
+            await _sleep(wait_s)
+    call.answered()
     if call.needs_reading:
         parsed = reply.parse() if call.raw else reply
         call.finish(await parsed if inspect.isawaitable(parsed) else parsed)
     return reply
 
 
-class _Call:
-    """One request on its way: the arguments to send, and the accounting when its reply has been read."""
+async def _sleep(seconds: float) -> None:
+    import anyio  # both SDKs depend on it; it knows which event loop is running
 
-    def __init__(self, client: Any, plan: Plan, kwargs: dict[str, Any], *, counts_only: bool) -> None:
+    await anyio.sleep(seconds)
+
+
+class _Call:
+    """One request on its way: the arguments to send, its attempts, and the accounting when its reply has been read.
+
+    The SDK's own retries are off: only here is it known that a stronger model may be asked instead. As many attempts as
+    the client allows are made on each model, within one budget of waiting.
+    """
+
+    def __init__(self, client: Any, plan: Plan, kwargs: dict[str, Any], body: Body, *, counts_only: bool) -> None:
+        options = dict(kwargs.get("options") or {})
         self._client = client
-        self._plan = plan
+        self._body = body
+        self._counts_only = counts_only
+        self._retries = int(options.get("max_retries", client.max_retries))
+        self._attempt = 0
+        self._waited_s = 0.0
+        self._faults: list[str] = []
         self._finished = False
         self._meter = usages.Meter(plan.api)
         self.hides_usage_chunk = False
-        self.raw = _header(kwargs.get("options"), _RAW_RESPONSE_HEADER)
-        self.kwargs = kwargs
-        self.needs_reading = not counts_only and not kwargs.get("stream")
+        self.raw = _header(options, _RAW_RESPONSE_HEADER)
+        self.kwargs = {**kwargs, "options": {**options, "max_retries": 0}}
+        self.needs_reading = not counts_only and not kwargs.get("stream") and self.raw != "stream"
         if kwargs.get("stream") and not counts_only:
-            self._ask_for_usage()
-            kwargs["stream_cls"] = type("RecordedStream", (_recorded(kwargs["stream_cls"]),), {"_call": self})
-        elif (
-            self.raw == "stream" and not counts_only
-        ):  # with_streaming_response: the body belongs to the caller, unread
-            self.needs_reading = False
-            self._record(usages.UNREPORTED, ("with_streaming_response: the reply was not read, usage unknown",))
+            recorded = _recorded(kwargs["stream_cls"])
+            self.kwargs["stream_cls"] = type("RecordedStream", (recorded,), {"_call": self})
+        self._use(plan)
 
     @classmethod
     def begin(cls, client: Any, path: str, kwargs: Mapping[str, Any]) -> _Call | None:
@@ -125,17 +158,49 @@ class _Call:
         if api is None or not isinstance(body, Mapping):
             return None
         body = _settled(body)
-        options = dict(kwargs.get("options") or {})
-        merged = {**body, **(options.get("extra_json") or {})}
+        merged = {**body, **((kwargs.get("options") or {}).get("extra_json") or {})}
         if not isinstance(merged.get("model"), str):
             return None
         plan = client.router.plan(merged, api)
-        sent = {**kwargs, "body": body}
-        if _is_auto(merged):
-            options.pop("extra_json", None)
-            fields = {**merged, "model": plan.decision.model} if plain_path in _COUNT_TOKENS else plan.body
-            sent |= {"body": fields, "options": options}
-        return cls(client, plan, sent, counts_only=plain_path in _COUNT_TOKENS)
+        return cls(client, plan, {**kwargs, "body": body}, merged, counts_only=plain_path in _COUNT_TOKENS)
+
+    def again(self, error: Exception) -> float | None:
+        """Seconds until another attempt, on the same model or the next stronger one; None when there is to be none."""
+        fault = faults.read(error)
+        if fault is None:
+            return None
+        router, model = self._client.router, self._plan.decision.model
+        router.breaker.failed(model)
+        self._faults.append(f"{model}: {fault.what}")
+        wait_s = faults.pause(fault, self._attempt)
+        if self._attempt < self._retries and self._waited_s + wait_s <= faults.BUDGET_S:
+            self._attempt += 1
+            self._waited_s += wait_s
+            return wait_s
+        if not fault.moves_up:
+            return None
+        higher = router.move_up(self._plan, self._body, f"{model} failed {self._attempt + 1} times: {fault.what}")
+        if higher is None:
+            return None
+        self._attempt = 0
+        self._use(higher)
+        return 0.0
+
+    def answered(self) -> None:
+        """The provider has answered: the model works, and a body that the caller reads alone is recorded as unread."""
+        self._client.router.breaker.succeeded(self._plan.decision.model)
+        if self.raw == "stream" and not self._counts_only and not self.kwargs.get("stream"):
+            self._record(usages.UNREPORTED, ("with_streaming_response: the reply was not read, usage unknown",))
+
+    def _use(self, plan: Plan) -> None:
+        """Send by this plan from now on."""
+        self._plan = plan
+        if plan.decision.reason is not Reason.EXPLICIT_MODEL:
+            self.kwargs["options"].pop("extra_json", None)
+            fields = {**self._body, "model": plan.decision.model} if self._counts_only else plan.body
+            self.kwargs["body"] = fields
+        if self.kwargs.get("stream") and not self._counts_only:
+            self._ask_for_usage()
 
     def finish(self, reply: Any) -> None:
         """Account for a complete reply."""
@@ -155,7 +220,7 @@ class _Call:
     def _record(self, usage: Usage, notes: tuple[str, ...] = ()) -> None:
         self._finished = True
         try:
-            record: Record = self._client.router.record(self._plan, usage, notes)
+            record: Record = self._client.router.record(self._plan, usage, (*self._faults, *notes))
         except Exception as exc:  # the provider has answered and will bill: the reply must reach the caller
             _logger.warning("no record of a call to %s: %s: %s", self._plan.decision.model, type(exc).__name__, exc)
             return
@@ -220,10 +285,6 @@ def _settled(body: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in body.items()
         if type(value).__name__ not in _NOT_GIVEN
     }
-
-
-def _is_auto(body: Mapping[str, Any]) -> bool:
-    return str(body.get("model")).partition(":")[0] == AUTO
 
 
 def _header(options: Any, name: str) -> str | None:

@@ -8,11 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from router import artifact, caching, catalog, conversation, ledger, policy, settings
 from router.artifact import Manifest
 from router.catalog import Catalog, Fleet
 from router.classifier import Classifier
 from router.errors import ClientError, RequestError
+from router.faults import Breaker
 from router.ledger import Baseline, Ledger
 from router.types import Api, Body, Decision, Plan, Reason, Record, Task, Tier, TurnState, Usage
 
@@ -37,6 +40,7 @@ class Router:
         store: Ledger | None = None,
         clock: Callable[[], float] = time.time,
         fleet_is_default: bool = False,
+        breaker: Breaker | None = None,
     ) -> None:
         """Use `Router.load`. `clock` returns seconds since the epoch; a simulation passes its own."""
         self.classifier = classifier
@@ -48,6 +52,7 @@ class Router:
         self.clock = clock
         self.fleet_is_default = fleet_is_default
         self.baseline = Baseline(fleet.top)
+        self.breaker = breaker or Breaker()
 
     @classmethod
     def load(
@@ -91,6 +96,7 @@ class Router:
             operating_point=self.operating_point,
             store=store or self.store,
             clock=clock or self.clock,
+            breaker=self.breaker,
         )
 
     def serving(self, provider: str) -> Router:
@@ -148,8 +154,32 @@ class Router:
             model = self.catalog.find(name)
             return Plan(decision, dict(body), api, caching.plan(body, api, model), planned_at)
         decision = self.decide(body, operating_point=name.partition(":")[2] or None)
+        if self.breaker.rests(decision.model):
+            decision = self._above(decision, body, f"{decision.model} rests after failing") or decision
+        return self._planned(decision, body, api, planned_at)
+
+    def move_up(self, plan: Plan, body: Body, why: str) -> Plan | None:
+        """The plan for the next stronger tier after a call of `plan` failed; None when there is none."""
+        decision = self._above(plan.decision, body, why)
+        return None if decision is None else self._planned(decision, body, plan.api, plan.planned_at)
+
+    def _planned(self, decision: Decision, body: Body, api: Api, planned_at: float) -> Plan:
         cache = caching.plan(body, api, self.catalog.find(decision.model))
         return Plan(decision, {**caching.apply(body, cache), "model": decision.model}, api, cache, planned_at)
+
+    def _above(self, decision: Decision, body: Body, why: str) -> Decision | None:
+        """The next stronger tier that can take the request and does not rest; if all rest, the strongest."""
+        if decision.reason is Reason.EXPLICIT_MODEL or decision.tier is None:
+            return None
+        able, _ = policy.able(self.fleet, conversation.read(body))
+        higher = [tier for tier in able if _TIERS.index(tier) > _TIERS.index(decision.tier)]
+        if not higher:
+            return None
+        awake = [tier for tier in higher if not self.breaker.rests(self.fleet.models[tier].id)]
+        tier = awake[0] if awake else higher[-1]
+        model = self.fleet.models[tier].id
+        notes = (*decision.notes, why)
+        return msgspec.structs.replace(decision, tier=tier, model=model, reason=Reason.PROVIDER_FAULT, notes=notes)
 
     def record(self, plan: Plan, usage: Usage, notes: tuple[str, ...] = ()) -> Record:
         """Account for a reply: its cost and the baseline's at the day's prices, written to the store, if any."""

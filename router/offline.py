@@ -49,10 +49,29 @@ class Bill:
     tag: str
 
 
+@dataclass(frozen=True)
+class Failure:
+    """What the upstream does instead of answering one request for `model` (None: for any).
+
+    It waits `delay_s`, then rejects with `status`, or, with `cut_after`, answers and breaks off after so many frames of
+    the stream.
+    """
+
+    status: int = 529
+    kind: str = "overloaded_error"
+    model: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, str] | None = None
+    delay_s: float = 0.0
+    cut_after: int | None = None
+
+
 class _Rejected(Exception):
-    def __init__(self, status: int, kind: str, message: str) -> None:
+    def __init__(self, status: int, kind: str, message: str, failure: Failure | None = None) -> None:
         super().__init__(message)
         self.status, self.kind, self.message = status, kind, message
+        self.headers = failure.headers if failure else {}
+        self.details = failure.details if failure else None
 
 
 @dataclass
@@ -69,13 +88,15 @@ class _Block:
 class Upstream:
     """Serves until closed: `with Upstream() as upstream: Anthropic(base_url=upstream.url, api_key="offline")`.
 
-    `clock` gives seconds; a simulation passes its own, and caches expire by it. `requests` keeps each parsed body.
+    `clock` gives seconds; a simulation passes its own, and caches expire by it.
+    `requests` keeps each parsed body; each of `failures` happens once, in order.
     """
 
     clock: Callable[[], float] = time.time
     models: catalog.Catalog = field(default_factory=catalog.shipped)
     bills: list[Bill] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
     _warm: dict[tuple[str, str], tuple[float, int]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -105,6 +126,11 @@ class Upstream:
         """Empty every cache, as on another account."""
         with self._lock:
             self._warm.clear()
+
+    def _next_failure(self, model: object) -> Failure | None:
+        with self._lock:
+            at = next((i for i, f in enumerate(self.failures) if f.model in (None, model)), None)
+            return None if at is None else self.failures.pop(at)
 
     def _model(self, body: Mapping[str, Any]) -> Model:
         model = self.models.find(str(body.get("model")))
@@ -174,6 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
     serves: Upstream
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+    _cut_after: int | None = None
 
     def do_POST(self) -> None:
         """Answer one request, or reject it in the provider's own words."""
@@ -194,6 +221,12 @@ class _Handler(BaseHTTPRequestHandler):
             key = self.headers.get("authorization", self.headers.get("x-api-key", ""))
             if key.removeprefix("Bearer ") in ("", "invalid"):
                 raise _Rejected(401, "authentication_error", "invalid x-api-key")
+            self._cut_after = None
+            if failure := self.serves._next_failure(body.get("model")):
+                time.sleep(failure.delay_s)
+                self._cut_after = failure.cut_after
+                if failure.cut_after is None:
+                    raise _Rejected(failure.status, failure.kind, "simulated failure", failure)
             replies[path](body)
         except json.JSONDecodeError:
             self._error(path, _Rejected(400, "invalid_request_error", "The request body is not valid JSON"))
@@ -341,12 +374,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.serves._bill(model, fresh, read, written, 0, output, self.headers.get("x-demo-tag", ""))
         return model, text, fresh, read, written, output
 
-    def _json(self, value: Mapping[str, Any], status: int = 200) -> None:
+    def _json(self, value: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         payload = json.dumps(value).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(payload)))
         self.send_header("request-id", "req_offline")
+        for name, text in (headers or {}).items():
+            self.send_header(name, text)
         self.end_headers()
         self.wfile.write(payload)
 
@@ -355,17 +390,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-type", "text/event-stream; charset=utf-8")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
-        for frame in frames:
+        for number, frame in enumerate(frames):
+            if number == self._cut_after:
+                self.close_connection = True
+                return  # no last chunk: the client sees the connection break
             data = frame.encode()
             self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
         self.wfile.write(b"0\r\n\r\n")
 
     def _error(self, path: str, rejected: _Rejected) -> None:
-        detail = {"type": rejected.kind, "message": rejected.message}
+        detail: dict[str, Any] = {"type": rejected.kind, "message": rejected.message}
         if path.startswith("/v1/messages"):
-            self._json({"type": "error", "error": detail, "request_id": "req_offline"}, rejected.status)
+            if rejected.details:
+                detail["details"] = rejected.details
+            body = {"type": "error", "error": detail, "request_id": "req_offline"}
         else:
-            self._json({"error": {**detail, "param": None, "code": None}}, rejected.status)
+            body = {"error": {**detail, "param": None, "code": (rejected.details or {}).get("error_code")}}
+        self._json(body, rejected.status, rejected.headers)
 
 
 def _anthropic_blocks(body: Mapping[str, Any], model: Model) -> Iterator[_Block]:

@@ -48,6 +48,8 @@ class Reason(StrEnum):
     """The text is unlike anything the classifier can read: the top tier."""
     CLASSIFIER_ERROR = "classifier_error"
     """The classifier failed on this text: the top tier."""
+    PROVIDER_FAULT = "provider_fault"
+    """The chosen tier's model failed, or rests after failing: a stronger one of the fleet."""
     EXPLICIT_MODEL = "explicit_model"
     """The caller named a model: sent as it is, only accounted."""
 
