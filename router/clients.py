@@ -162,7 +162,8 @@ class _Call:
         if not isinstance(merged.get("model"), str):
             return None
         plan = client.router.plan(merged, api)
-        return cls(client, plan, {**kwargs, "body": body}, merged, counts_only=plain_path in _COUNT_TOKENS)
+        sent = {**kwargs, "body": body, "options": _unasked(kwargs.get("options") or {})}
+        return cls(client, plan, sent, merged, counts_only=plain_path in _COUNT_TOKENS)
 
     def again(self, error: Exception) -> float | None:
         """Seconds until another attempt, on the same model or the next stronger one; None when there is to be none."""
@@ -197,8 +198,9 @@ class _Call:
         self._plan = plan
         if plan.decision.reason is not Reason.EXPLICIT_MODEL:
             self.kwargs["options"].pop("extra_json", None)
-            fields = {**self._body, "model": plan.decision.model} if self._counts_only else plan.body
-            self.kwargs["body"] = fields
+            self.kwargs["body"] = {**self._body, "model": plan.decision.model} if self._counts_only else plan.body
+            if self._counts_only:
+                self.kwargs["body"].pop("router", None)
         if self.kwargs.get("stream") and not self._counts_only:
             self._ask_for_usage()
 
@@ -285,6 +287,14 @@ def _settled(body: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in body.items()
         if type(value).__name__ not in _NOT_GIVEN
     }
+
+
+def _unasked(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The SDK's options with the `router` field taken out of the extra body."""
+    extra = options.get("extra_json")
+    if not isinstance(extra, Mapping) or "router" not in extra:
+        return dict(options)
+    return {**options, "extra_json": {name: value for name, value in extra.items() if name != "router"}}
 
 
 def _header(options: Any, name: str) -> str | None:

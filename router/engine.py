@@ -26,6 +26,36 @@ AUTO = "auto"
 _TIERS = tuple(Tier)
 
 
+class CallOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one call may ask of the router: the body's `router` field, which is taken out before sending.
+
+    `min_tier` and `max_tier` bound where the call may go, faults included; None leaves that side open.
+    """
+
+    operating_point: str | None = None
+    min_tier: Tier | None = None
+    max_tier: Tier | None = None
+
+    @classmethod
+    def of(cls, body: Body) -> CallOptions:
+        """Read from a body. Raises RequestError, naming the field, for an unknown option or tier."""
+        try:
+            options = msgspec.convert(body.get("router") or {}, cls)
+        except msgspec.ValidationError as exc:
+            raise RequestError(
+                f"`router` is {body['router']!r}: {exc}; expected any of {', '.join(cls.__struct_fields__)}"
+            ) from exc
+        if options.min_tier and options.max_tier and not options.allow(options.min_tier):
+            raise RequestError(f"`router` asks for min_tier {options.min_tier} above max_tier {options.max_tier}")
+        return options
+
+    def allow(self, tier: Tier) -> bool:
+        """Whether a tier is within the bounds."""
+        low = _TIERS.index(self.min_tier) if self.min_tier else 0
+        high = _TIERS.index(self.max_tier) if self.max_tier else len(_TIERS) - 1
+        return low <= _TIERS.index(tier) <= high
+
+
 class Router:
     """Decides, plans and accounts for one fleet. Sends nothing itself. Thread-safe."""
 
@@ -138,12 +168,14 @@ class Router:
                 f"{' together with messages=' if messages is not None else ''}; "
                 "expected one of: a text, messages=[...], or a body with `messages` or `input`"
             )
-        return self._decide(task, self._known_point(operating_point or self.operating_point))
+        options = CallOptions.of(request) if isinstance(request, Mapping) else CallOptions()
+        return self._decide(task, operating_point or options.operating_point or self.operating_point, options)
 
     def plan(self, body: Body, api: Api) -> Plan:
         """The decision for a body, and the body to send: model filled in and cache breakpoints set for "auto".
 
-        A body that names a model is left exactly as it is. Raises RequestError if the body cannot be read.
+        A body that names a model is left exactly as it is, but for its `router` field (`CallOptions`). Raises
+        RequestError if the body cannot be read.
         """
         planned_at = self.clock()
         name = body.get("model")
@@ -152,7 +184,7 @@ class Router:
         if name != AUTO and not name.startswith(f"{AUTO}:"):
             decision = Decision(self.fleet.tier_of(name), name, {}, Reason.EXPLICIT_MODEL, self.operating_point)
             model = self.catalog.find(name)
-            return Plan(decision, dict(body), api, caching.plan(body, api, model), planned_at)
+            return Plan(decision, _unasked(body), api, caching.plan(body, api, model), planned_at)
         decision = self.decide(body, operating_point=name.partition(":")[2] or None)
         if self.breaker.rests(decision.model):
             decision = self._above(decision, body, f"{decision.model} rests after failing") or decision
@@ -165,14 +197,16 @@ class Router:
 
     def _planned(self, decision: Decision, body: Body, api: Api, planned_at: float) -> Plan:
         cache = caching.plan(body, api, self.catalog.find(decision.model))
-        return Plan(decision, {**caching.apply(body, cache), "model": decision.model}, api, cache, planned_at)
+        sent = {**_unasked(caching.apply(body, cache)), "model": decision.model}
+        return Plan(decision, sent, api, cache, planned_at)
 
     def _above(self, decision: Decision, body: Body, why: str) -> Decision | None:
         """The next stronger tier that can take the request and does not rest; if all rest, the strongest."""
         if decision.reason is Reason.EXPLICIT_MODEL or decision.tier is None:
             return None
         able, _ = policy.able(self.fleet, conversation.read(body))
-        higher = [tier for tier in able if _TIERS.index(tier) > _TIERS.index(decision.tier)]
+        allowed = filter(CallOptions.of(body).allow, able)
+        higher = [tier for tier in allowed if _TIERS.index(tier) > _TIERS.index(decision.tier)]
         if not higher:
             return None
         awake = [tier for tier in higher if not self.breaker.rests(self.fleet.models[tier].id)]
@@ -208,8 +242,15 @@ class Router:
             self.store.write(record)
         return record
 
-    def _decide(self, task: Task, point: str) -> Decision:
-        allowed, notes = policy.able(self.fleet, task)
+    def _decide(self, task: Task, point: str, options: CallOptions) -> Decision:
+        self._known_point(point)
+        able, notes = policy.able(self.fleet, task)
+        allowed = list(filter(options.allow, able))
+        if not allowed:
+            raise RequestError(
+                f"no tier from {options.min_tier or 'the lowest'} to {options.max_tier or 'the highest'} can take the "
+                f"request; the fleet {self.fleet.name!r} could send it to {', '.join(able)}; widen the bounds"
+            )
         if not task.text or task.text.isspace():
             return self._up(allowed, {}, Reason.EMPTY_TASK, point, (*notes, "no text from a user to judge"))
         try:
@@ -237,6 +278,11 @@ class Router:
                 f"unknown operating point {name!r}; the artifact has: {', '.join(self.manifest.operating_points)}"
             )
         return name
+
+
+def _unasked(body: Body) -> dict[str, Any]:
+    """The body as it is sent: without what was asked of the router."""
+    return {name: value for name, value in body.items() if name != "router"}
 
 
 def _prefix_tokens(plan: Plan, usage: Usage) -> int:

@@ -15,6 +15,7 @@ import datetime as dt
 import hashlib
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -106,7 +107,7 @@ class Upstream:
         class Handler(_Handler):
             serves = upstream
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
@@ -196,6 +197,13 @@ class Upstream:
         return (0, read, total - read) if bills_writes else (total - read, read, 0)
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that did not wait for the answer, or left in the middle of it."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class _Handler(BaseHTTPRequestHandler):
     serves: Upstream
     protocol_version = "HTTP/1.1"
@@ -232,8 +240,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(path, _Rejected(400, "invalid_request_error", "The request body is not valid JSON"))
         except _Rejected as rejected:
             self._error(path, rejected)
-        except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True  # the client left in the middle of a stream
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing on stderr."""

@@ -12,7 +12,7 @@ import anthropic
 import openai
 import pytest
 
-from router import ClientError, Ledger, Reason, Router, Tier, wrap
+from router import ClientError, Ledger, Reason, RequestError, Router, Tier, wrap
 from router.offline import Upstream
 
 SYSTEM = "You answer questions about lighthouses, briefly and kindly, and never about anything else. " * 300
@@ -92,6 +92,38 @@ class TestAnthropic:
         extra = options.pop("extra_body")
         sent = {"model": claude.last_record.model, "max_tokens": 64, "messages": USER, **options, **extra}
         assert upstream.requests[-1] == sent
+
+    @pytest.mark.parametrize(
+        ("asked", "model"),
+        [
+            ({"min_tier": "complex"}, "claude-opus-4-7"),
+            ({"min_tier": "moderate", "max_tier": "moderate"}, "claude-sonnet-4-6"),
+            ({"max_tier": "moderate", "operating_point": "quality"}, "claude-haiku-4-5"),
+            ({}, "claude-haiku-4-5"),
+        ],
+    )
+    def test_one_call_may_bound_its_tier(
+        self, claude: Any, upstream: Upstream, asked: dict[str, str], model: str
+    ) -> None:
+        for name in ("auto", "claude-opus-4-7"):
+            claude.messages.create(model=name, max_tokens=64, messages=USER, extra_body={"router": asked})
+            assert "router" not in upstream.requests[-1]
+            assert upstream.requests[-1]["model"] == (model if name == "auto" else name)
+        claude.messages.count_tokens(model="auto", messages=USER, extra_body={"router": asked})
+        assert "router" not in upstream.requests[-1]
+
+    @pytest.mark.parametrize(
+        ("asked", "match"),
+        [
+            ({"min_teir": "complex"}, "min_teir.*expected any of operating_point, min_tier, max_tier"),
+            ({"min_tier": "huge"}, "huge"),
+            ({"min_tier": "complex", "max_tier": "simple"}, "min_tier complex above max_tier simple"),
+            ({"operating_point": "cheapest"}, "unknown operating point 'cheapest'"),
+        ],
+    )
+    def test_a_wrong_option_is_named(self, claude: Any, asked: dict[str, str], match: str) -> None:
+        with pytest.raises(RequestError, match=match):
+            claude.messages.create(model="auto", max_tokens=64, messages=USER, extra_body={"router": asked})
 
     def test_create_stream_is_accounted_at_its_end(self, claude: Any, upstream: Upstream) -> None:
         events = list(claude.messages.create(model="auto", max_tokens=512, messages=USER, stream=True))

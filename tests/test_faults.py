@@ -83,6 +83,14 @@ def test_it_goes_up_to_the_top_and_then_raises_the_sdks_own_error(claude: Any, u
     assert models(upstream)[before:] == [SIMPLE] * 3 + [MODERATE] * 3 + [COMPLEX] * 3
 
 
+def test_it_goes_up_no_further_than_the_call_allows(claude: Any, upstream: Upstream) -> None:
+    upstream.failures += [Failure(529)] * 6
+    before = len(upstream.requests)
+    with pytest.raises(anthropic.OverloadedError):
+        ask(claude, extra_body={"router": {"max_tier": "moderate"}})
+    assert models(upstream)[before:] == [SIMPLE] * 3 + [MODERATE] * 3
+
+
 def test_a_wait_beyond_the_budget_goes_up_at_once(claude: Any, upstream: Upstream) -> None:
     upstream.failures.append(Failure(429, "rate_limit_error", headers={"retry-after": "3600"}))
     ask(claude)
