@@ -22,6 +22,7 @@ model: $(VENV)/.installed-dev            # rebuild the shipped artifact from ../
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/decision.py
+	$(BIN)/python benchmarks/dispatch.py
 
 build: $(VENV)/.installed-dev
 	$(BIN)/python -m build --wheel --no-isolation

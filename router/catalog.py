@@ -22,6 +22,8 @@ DEFAULT_FLEETS = {"anthropic": "claude", "openai": "gpt", "gemini": "gemini"}
 SDK = {"anthropic": "anthropic", "openai": "openai", "gemini": "openai"}
 """The SDK that speaks to a provider."""
 
+MAX_PRICE_AGE_DAYS = 60
+
 
 class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"from_": "from"}):
     """USD per million tokens from a day on and above a number of input tokens; None: not sold, so unknown."""
@@ -157,6 +159,57 @@ def parse(text: str) -> Catalog:
                 f"model {model.id!r} cites the source {model.source!r}; {_known(model.source, file.sources)}"
             )
     return Catalog(file.models, file.fleets)
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """Something to look at in the catalog before its prices are relied on."""
+
+    model: str
+    problem: str
+
+
+def review(models: Catalog, today: dt.date) -> list[Finding]:
+    """What is doubtful: prices not looked at for 60 days, retired models, other prices than genai-prices says.
+
+    genai-prices (https://github.com/pydantic/genai-prices) is kept independently. Raises CatalogError when it is not
+    installed.
+    """
+    findings = []
+    for model in {m.id: m for m in models.models.values()}.values():
+        age = (today - model.checked).days
+        if age > MAX_PRICE_AGE_DAYS:
+            findings.append(Finding(model.id, f"prices were checked {age} days ago, on {model.checked}: look again"))
+        if model.retires is not None and model.retires <= today:
+            findings.append(Finding(model.id, f"retired on {model.retires}: take it out of the fleets"))
+        findings += [Finding(model.id, problem) for problem in _disagreements(model, today)]
+    return findings
+
+
+def _disagreements(model: Model, today: dt.date) -> list[str]:
+    try:
+        from genai_prices import data_snapshot
+    except ImportError as exc:
+        raise CatalogError("genai-prices is not installed; pip install genai-prices, then check again") from exc
+    provider = {"gemini": "google"}.get(model.provider, model.provider)
+    listed = next(p for p in data_snapshot.get_snapshot().providers if p.id == provider)
+    theirs = next((m for m in listed.models if m.id == model.id), None)
+    if theirs is None:
+        return ["genai-prices does not have it: nothing to compare with"]
+    other = theirs.get_prices(dt.datetime.combine(today, dt.time(), dt.UTC))
+    ours = model.price(today, 1)
+    pairs = {
+        "input": other.input_mtok,
+        "output": other.output_mtok,
+        "cache_read": other.cache_read_mtok,
+    }
+    if model.provider == "anthropic":  # it lists no writes, or not every lifetime, for the others
+        pairs |= {"cache_write_short": other.cache_write_mtok, "cache_write_long": other.cache_write_1h_mtok}
+    bases = {name: getattr(value, "base", value) for name, value in pairs.items()}  # a tiered price has a base
+    return [
+        f"{name} is {getattr(ours, name)} here and {value} in genai-prices, USD per million tokens"
+        for name, value in bases.items()
+        if value != getattr(ours, name)
+    ]
 
 
 def _known(name: str, names: Mapping[str, Any]) -> str:

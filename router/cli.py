@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import statistics
@@ -14,6 +15,7 @@ from typing import IO, Any
 import click
 import msgspec
 
+from router import catalog as catalogs
 from router import demo as demos
 from router.clients import wrap
 from router.engine import AUTO, Router
@@ -141,6 +143,32 @@ def demo(calls: int, live: bool, operating_point: str | None, as_json: bool) -> 
         click.echo(json.dumps(report, default=_plain))
     else:
         _print_report(report)
+
+
+@cli.group()
+def catalog() -> None:
+    """Models, prices and fleets."""
+
+
+@catalog.command()
+@click.option("--as-of", type=click.DateTime(["%Y-%m-%d"]), help="The day to check for; default: today.")
+@_json
+def check(as_of: dt.datetime | None, as_json: bool) -> None:
+    """Compare prices with genai-prices; name those not looked at for 60 days and retired models. Exit 1 on findings.
+
+    \b
+    Example:
+      tierwise catalog check --as-of 2027-02-01
+    """
+    findings = catalogs.review(catalogs.shipped(), as_of.date() if as_of else dt.datetime.now(dt.UTC).date())
+    if as_json:
+        click.echo(msgspec.json.encode(findings))
+    else:
+        for finding in findings:
+            click.echo(f"{finding.model:<20} {finding.problem}")
+        click.echo(f"{len(findings)} findings", err=True)
+    if findings:
+        sys.exit(1)
 
 
 def main() -> None:

@@ -139,3 +139,14 @@ def test_help(args: list[str]) -> None:
     code, out, _ = run(*args)
     assert code == 0
     assert out
+
+
+def test_catalog_check_lists_findings_and_exits_one() -> None:
+    code, out, _ = run("catalog", "check", "--as-of", "2027-06-01", "--json")
+    problems = {row["model"]: row["problem"] for row in json.loads(out)}
+    assert code == 1
+    assert "claude-haiku-4-5" in problems
+    assert any("look again" in problem for problem in problems.values())
+    code, _, err = run("catalog", "check", "--as-of", "soon")
+    assert code == 2
+    assert "soon" in err
