@@ -18,7 +18,7 @@ from typing import Any, TypeVar, get_origin
 
 from router import faults
 from router import usage as usages
-from router.engine import Router
+from router.engine import Router, unasked
 from router.errors import ClientError
 from router.types import Api, Body, Plan, Reason, Record, Usage
 
@@ -132,6 +132,8 @@ class _Call:
 
     def __init__(self, client: Any, plan: Plan, kwargs: dict[str, Any], body: Body, *, counts_only: bool) -> None:
         options = dict(kwargs.get("options") or {})
+        if "extra_json" in options:
+            options["extra_json"] = unasked(options["extra_json"])
         self._client = client
         self._body = body
         self._counts_only = counts_only
@@ -162,8 +164,7 @@ class _Call:
         if not isinstance(merged.get("model"), str):
             return None
         plan = client.router.plan(merged, api)
-        sent = {**kwargs, "body": body, "options": _unasked(kwargs.get("options") or {})}
-        return cls(client, plan, sent, merged, counts_only=plain_path in _COUNT_TOKENS)
+        return cls(client, plan, {**kwargs, "body": body}, merged, counts_only=plain_path in _COUNT_TOKENS)
 
     def again(self, error: Exception) -> float | None:
         """Seconds until another attempt, on the same model or the next stronger one; None when there is to be none."""
@@ -198,9 +199,8 @@ class _Call:
         self._plan = plan
         if plan.decision.reason is not Reason.EXPLICIT_MODEL:
             self.kwargs["options"].pop("extra_json", None)
-            self.kwargs["body"] = {**self._body, "model": plan.decision.model} if self._counts_only else plan.body
-            if self._counts_only:
-                self.kwargs["body"].pop("router", None)
+            counted = {**unasked(self._body), "model": plan.decision.model}  # nothing is cached by counting
+            self.kwargs["body"] = counted if self._counts_only else plan.body
         if self.kwargs.get("stream") and not self._counts_only:
             self._ask_for_usage()
 
@@ -287,14 +287,6 @@ def _settled(body: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in body.items()
         if type(value).__name__ not in _NOT_GIVEN
     }
-
-
-def _unasked(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The SDK's options with the `router` field taken out of the extra body."""
-    extra = options.get("extra_json")
-    if not isinstance(extra, Mapping) or "router" not in extra:
-        return dict(options)
-    return {**options, "extra_json": {name: value for name, value in extra.items() if name != "router"}}
 
 
 def _header(options: Any, name: str) -> str | None:

@@ -184,7 +184,7 @@ class Router:
         if name != AUTO and not name.startswith(f"{AUTO}:"):
             decision = Decision(self.fleet.tier_of(name), name, {}, Reason.EXPLICIT_MODEL, self.operating_point)
             model = self.catalog.find(name)
-            return Plan(decision, _unasked(body), api, caching.plan(body, api, model), planned_at)
+            return Plan(decision, unasked(body), api, caching.plan(body, api, model), planned_at)
         decision = self.decide(body, operating_point=name.partition(":")[2] or None)
         if self.breaker.rests(decision.model):
             decision = self._above(decision, body, f"{decision.model} rests after failing") or decision
@@ -197,7 +197,7 @@ class Router:
 
     def _planned(self, decision: Decision, body: Body, api: Api, planned_at: float) -> Plan:
         cache = caching.plan(body, api, self.catalog.find(decision.model))
-        sent = {**_unasked(caching.apply(body, cache)), "model": decision.model}
+        sent = {**unasked(caching.apply(body, cache)), "model": decision.model}
         return Plan(decision, sent, api, cache, planned_at)
 
     def _above(self, decision: Decision, body: Body, why: str) -> Decision | None:
@@ -280,8 +280,8 @@ class Router:
         return name
 
 
-def _unasked(body: Body) -> dict[str, Any]:
-    """The body as it is sent: without what was asked of the router."""
+def unasked(body: Body) -> dict[str, Any]:
+    """A body as it is sent: without what it asks of the router."""
     return {name: value for name, value in body.items() if name != "router"}
 
 

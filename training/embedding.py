@@ -57,13 +57,9 @@ class Embedding:
     @property
     def rare(self) -> npt.NDArray[np.bool_]:
         """bool [n_tokens]: in at most two of the texts that the idf comes from, as in one row and its variant."""
-        frequency = (1 + self.n_texts) / np.exp(self.idf.astype(np.float64) - 1) - 1
+        # idf = log((1 + texts) / (1 + frequency)) + 1, and the largest idf is that of a token in no text.
+        frequency = np.exp(self.idf.max() - self.idf.astype(np.float64)) - 1
         return np.asarray(frequency < 2.5)
-
-    @property
-    def n_texts(self) -> float:
-        """How many texts the idf comes from, read back from a token that none of them holds."""
-        return float(np.exp(self.idf.max() - 1) - 1)
 
     def encoder(self) -> Encoder:
         """The runtime's own encoder, so that training sees exactly the runtime's features."""

@@ -88,29 +88,36 @@ def on_outcomes(
     return {"datasets": report, "mean_apgr": mean}
 
 
+class LeftOut:
+    """The classifier for an outcome set that saw none of its rows, rated or scored; fitted once a set.
+
+    `model` is the fit on all `rows`, whose features are `x`: it serves for the sets that are not among them, and its
+    calibration for all.
+    """
+
+    def __init__(self, rows: Rows, x: sparse.csr_matrix, model: fit.Classifier) -> None:
+        self._rows, self._x, self._model = rows, x, model
+        self._fitted: dict[str, fit.Classifier] = {}
+
+    def __call__(self, outcomes: Outcomes) -> fit.Classifier:
+        name, rows = outcomes.dataset, self._rows
+        if name not in rows.datasets:
+            return self._model
+        if name not in self._fitted:
+            kept = rows.datasets != name
+            self._fitted[name] = fit.fit_with(self._model.calibration, self._x[kept], rows.select(kept))
+        return self._fitted[name]
+
+
 def leave_one_out(
-    rows: Rows,
-    x: sparse.csr_matrix,
-    embedding: Embedding,
-    calibration: LogisticRegression,
-    sets: list[Outcomes],
-    progress: Callable[[str], None],
+    embedding: Embedding, left_out: LeftOut, sets: list[Outcomes], progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """For each outcome set: fit without a row of it, rated or scored, then rank it. The estimate that counts."""
+    """Each outcome set ranked by a classifier that saw none of it. The estimate that counts."""
 
     def scorer(outcomes: Outcomes) -> Array:
-        model = without(outcomes, rows, x, calibration)
-        return 1 - model.p_suffices(embedding.features(outcomes.texts))[:, 0]
+        return 1 - left_out(outcomes).p_suffices(embedding.features(outcomes.texts))[:, 0]
 
     return on_outcomes(sets, scorer, progress)
-
-
-def without(
-    outcomes: Outcomes, rows: Rows, x: sparse.csr_matrix, calibration: LogisticRegression | None = None
-) -> fit.Classifier:
-    """A classifier fitted on every row but those of one set, rated or scored."""
-    kept = rows.datasets != outcomes.dataset
-    return fit.fit_uncalibrated(x[kept], rows.select(kept), calibration)
 
 
 def calibration_report(p_suffices: Array, required: npt.NDArray[np.int_], weights: Array) -> dict[str, Any]:

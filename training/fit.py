@@ -79,13 +79,12 @@ def suffices(p_required: Array) -> Array:
 def fit(x: sparse.csr_matrix, rows: Rows, own_logits: Array) -> Classifier:
     """Fit on every row; calibrate on `own_logits` (`out_of_fold_logits`), weighted to TRAFFIC_MIX."""
     own = rows.sources == "tierwise_queries"
-    return Classifier(*_regress(x, rows.targets, rows.weights), calibrate(own_logits, rows.targets[own]))
+    return fit_with(calibrate(own_logits, rows.targets[own]), x, rows)
 
 
-def fit_uncalibrated(x: sparse.csr_matrix, rows: Rows, calibration: LogisticRegression | None = None) -> Classifier:
-    """A fit with a calibration from elsewhere; without one it is the identity, which is enough for ranking."""
-    identity = logistic(np.eye(N_TIERS), np.zeros(N_TIERS))
-    return Classifier(*_regress(x, rows.targets, rows.weights), calibration or identity)
+def fit_with(calibration: LogisticRegression, x: sparse.csr_matrix, rows: Rows) -> Classifier:
+    """Fit on every row, with a calibration from elsewhere."""
+    return Classifier(*_regress(x, rows.targets, rows.weights), calibration)
 
 
 def out_of_fold_logits(x: sparse.csr_matrix, rows: Rows) -> Array:
@@ -93,10 +92,11 @@ def out_of_fold_logits(x: sparse.csr_matrix, rows: Rows) -> Array:
     own = np.flatnonzero(rows.sources == "tierwise_queries")
     fold = _folds(rows.groups[own])
     logits = np.zeros((len(own), N_TIERS))
+    none = logistic(np.eye(N_TIERS), np.zeros(N_TIERS))  # the logits asked for are those before calibration
     for number in range(N_FOLDS):
         held_out = own[fold == number]
         keep = ~np.isin(rows.groups, rows.groups[held_out])
-        model = fit_uncalibrated(x[keep], rows.select(keep))
+        model = fit_with(none, x[keep], rows.select(keep))
         logits[fold == number] = model.logits(x[held_out])
     return logits
 
