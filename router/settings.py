@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -15,6 +16,47 @@ from router.types import Tier
 
 FILE = "tierwise.toml"
 """Read from the working directory when it exists, or from the path in TIERWISE_CONFIG."""
+
+
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class UpstreamSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a provider is reached and where its key is found; None means the provider's own address and variable."""
+
+    url: str | None = None
+    key_env: str | None = None
+    key_file: str | None = None
+
+
+class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The `[gateway]` table. Each plain value can also be set as TIERWISE_GATEWAY_<NAME>.
+
+    `access`: "open" (no key asked, loopback only), "keys" (keys of the gateway's own) or "pass-through" (the caller's
+    provider key is sent on). `models` maps model names, `*` allowed, to "auto", a tier or another model. `state_dir`
+    holds keys, the journal and, without `ledger` and `database_url`, the records.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8484
+    access: Literal["open", "keys", "pass-through"] = "open"
+    state_dir: str | None = None
+    database_url: str | None = None
+    redis_url: str | None = None
+    models: dict[str, str] = {}
+    upstreams: dict[Literal["anthropic", "openai", "gemini"], UpstreamSettings] = {}
+    max_retries: Annotated[int, msgspec.Meta(ge=0, le=10)] = 2
+    max_body_bytes: Count = 32_000_000
+    max_header_bytes: Count = 64_000
+    max_concurrent: Count = 256
+    max_queue: Annotated[int, msgspec.Meta(ge=0)] = 512
+    queue_timeout_s: Seconds = 30.0
+    connect_timeout_s: Seconds = 5.0
+    first_byte_timeout_s: Seconds = 600.0
+    idle_timeout_s: Seconds = 300.0
+    shutdown_timeout_s: Seconds = 600.0
+    log_requests: bool = False
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,17 +71,18 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operating_point: str = "balanced"
     ledger: str | None = None
     fleets: dict[str, dict[Tier, str]] = {}
+    gateway: GatewaySettings = GatewaySettings()
 
 
 _FROM_ENVIRONMENT = ("artifact", "fleet", "operating_point", "ledger")
 
 
 def load(path: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings in force. Raises SettingsError, naming the key, what was expected and the nearest right key."""
+    """The settings in force. Raises SettingsError, naming every wrong key, what was expected and the nearest right key."""
     environ = os.environ if environ is None else environ
     explicit = path or environ.get("TIERWISE_CONFIG")
     file = Path(explicit or FILE)
-    values: dict[str, object] = {}
+    values: dict[str, Any] = {}
     try:
         values = tomllib.loads(file.read_text("utf-8"))
     except FileNotFoundError as exc:
@@ -47,20 +90,66 @@ def load(path: str | Path | None = None, environ: Mapping[str, str] | None = Non
             raise SettingsError(f"no settings file {str(file)!r}; create it or unset TIERWISE_CONFIG") from exc
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise SettingsError(f"{file}: {exc}") from exc
-    _check_names(values, file)
+    mistakes = [f"{file}: {mistake}" for mistake in _mistakes(values, Settings, "")]
+    mistakes += _override(values, environ)
+    if mistakes:
+        raise SettingsError("\n".join(mistakes))
+    return msgspec.convert(values, Settings)
+
+
+def _override(values: dict[str, Any], environ: Mapping[str, str]) -> Iterator[str]:
+    """Put TIERWISE_* variables over `values`; yields what is wrong with them. Secrets in values are not repeated."""
     for name in _FROM_ENVIRONMENT:
         if value := environ.get(f"TIERWISE_{name.upper()}"):
             values[name] = value
+    gateway = values["gateway"] if isinstance(values.get("gateway"), dict) else {}
+    values["gateway"] = gateway
+    for name, kind in get_type_hints(GatewaySettings, include_extras=True).items():
+        variable = f"TIERWISE_GATEWAY_{name.upper()}"
+        if get_origin(kind) is dict or not (text := environ.get(variable)):
+            continue
+        try:
+            gateway[name] = msgspec.convert(text, kind, strict=False)
+        except msgspec.ValidationError as exc:
+            yield f"{variable}: {exc}"
+
+
+def _mistakes(values: Mapping[str, Any], table: type[msgspec.Struct], at: str) -> Iterator[str]:
+    """Every wrong key and value of a table and of the tables in it."""
+    kinds = get_type_hints(table, include_extras=True)
+    for name, value in values.items():
+        if name not in kinds:
+            near = get_close_matches(name, kinds, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(kinds)}"
+            yield f"unknown key '{at}{name}'; {remedy}"
+        elif isinstance(value, dict) and _is_table(kinds[name]):
+            yield from _mistakes(value, kinds[name], f"{at}{name}.")
+        elif isinstance(value, dict) and get_origin(kinds[name]) is dict and _is_table(get_args(kinds[name])[1]):
+            yield from _entries(value, kinds[name], f"{at}{name}.")
+        else:
+            yield from _mistake(value, kinds[name], f"{at}{name}")
+
+
+def _entries(values: Mapping[str, Any], kind: Any, at: str) -> Iterator[str]:
+    """The mistakes in tables under names, such as `[gateway.upstreams.openai]`."""
+    names, table = get_args(kind)
+    for name, value in values.items():
+        wrong_name = list(_mistake(name, names, f"{at}{name}"))
+        yield from wrong_name
+        if not wrong_name and isinstance(value, dict):
+            yield from _mistakes(value, table, f"{at}{name}.")
+        elif not wrong_name:
+            yield from _mistake(value, table, f"{at}{name}")
+
+
+def _mistake(value: Any, kind: Any, at: str) -> Iterator[str]:
     try:
-        return msgspec.convert(values, Settings)
+        msgspec.convert(value, kind)
     except msgspec.ValidationError as exc:
-        raise SettingsError(f"{file}: {exc}") from exc
+        what, _, where = str(exc).partition(" - at `$")
+        choices = f", one of {', '.join(get_args(kind))}" if get_origin(kind) is Literal else ""
+        yield f"$.{at}{where.rstrip('`')}: {what}{choices}"
 
 
-def _check_names(values: Mapping[str, object], file: Path) -> None:
-    known = Settings.__struct_fields__
-    for name in values:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            remedy = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            raise SettingsError(f"{file}: unknown key {name!r}; {remedy}")
+def _is_table(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)

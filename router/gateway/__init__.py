@@ -1,0 +1,1 @@
+"""The gateway: the router behind HTTP, for programs whose code cannot be changed. Needs the extra `gateway`."""

@@ -1,0 +1,162 @@
+"""Records in PostgreSQL: one row a request, shared by every replica. Needs the extra `postgres` (psycopg)."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.rows import dict_row
+
+from router.gateway.store import Entry, Spent, StoreAway, picousd, spent_by
+from router.types import Record
+
+ResultT = TypeVar("ResultT")
+
+_PICO = Decimal(10) ** 12
+_CONNECT_TIMEOUT_S = 5
+_STATEMENT_TIMEOUT_MS = 15_000
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS tierwise_records (
+  id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  request_id TEXT NOT NULL UNIQUE, key TEXT,
+  at TIMESTAMPTZ NOT NULL,
+  tier TEXT, model TEXT NOT NULL, reason TEXT NOT NULL, p_suffices JSONB NOT NULL,
+  fresh_tokens BIGINT NOT NULL, cache_read_tokens BIGINT NOT NULL,
+  cache_write_short_tokens BIGINT NOT NULL, cache_write_long_tokens BIGINT NOT NULL,
+  output_tokens BIGINT NOT NULL, usage_reported BOOLEAN NOT NULL,
+  cost_picousd BIGINT, baseline_model TEXT, baseline_cost_picousd BIGINT, notes JSONB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS tierwise_records_at ON tierwise_records (at);
+CREATE TABLE IF NOT EXISTS tierwise_journals (name TEXT PRIMARY KEY, position BIGINT NOT NULL);
+CREATE TABLE IF NOT EXISTS tierwise_spend (
+  key TEXT, day DATE, picousd BIGINT NOT NULL, PRIMARY KEY (key, day)
+);
+"""
+_SCHEMA_LOCK = 0x7469657277697365  # any fixed number: replicas that start together create the tables one by one
+
+_INSERT = f"INSERT INTO tierwise_records VALUES (DEFAULT{', %s' * 17}) ON CONFLICT (request_id) DO NOTHING"
+
+_BY_MODEL = """
+SELECT tier, model, COUNT(*) AS n_requests,
+  SUM(fresh_tokens)::BIGINT AS fresh_tokens, SUM(cache_read_tokens)::BIGINT AS cache_read_tokens,
+  SUM(cache_write_short_tokens)::BIGINT AS cache_write_short_tokens,
+  SUM(cache_write_long_tokens)::BIGINT AS cache_write_long_tokens, SUM(output_tokens)::BIGINT AS output_tokens,
+  SUM(cost_picousd) AS cost_usd, SUM(baseline_cost_picousd) AS baseline_cost_usd,
+  COUNT(*) FILTER (WHERE cost_picousd IS NULL) AS n_unpriced
+FROM tierwise_records GROUP BY tier, model ORDER BY MIN(id)
+"""
+
+
+class PostgresStore:
+    """One connection, opened when first needed and again after it was lost. Used by one thread at a time."""
+
+    def __init__(self, url: str) -> None:
+        """`url` is a libpq URL; nothing is connected yet."""
+        self._url = url
+        self._connection: psycopg.Connection[Any] | None = None
+
+    def write_all(self, entries: Sequence[Entry], journal: str, position: int) -> None:
+        """See Store."""
+        rows = [_row(entry) for entry in entries]
+        spent = [(key, day, picousd(usd)) for (key, day), usd in spent_by(entries).items()]
+
+        def write(db: psycopg.Connection[Any]) -> None:
+            with db.transaction(), db.cursor() as cursor:
+                cursor.executemany(_INSERT, rows)
+                cursor.executemany(
+                    "INSERT INTO tierwise_spend VALUES (%s, %s, %s)"
+                    " ON CONFLICT (key, day) DO UPDATE SET picousd = tierwise_spend.picousd + excluded.picousd",
+                    spent,
+                )
+                cursor.execute(
+                    "INSERT INTO tierwise_journals VALUES (%s, %s)"
+                    " ON CONFLICT (name) DO UPDATE SET position = excluded.position",
+                    (journal, position),
+                )
+
+        self._with(write)
+
+    def write(self, record: Record) -> None:
+        """Append one record, without a request of the gateway behind it: as `Ledger.write`."""
+        entry = Entry(f"rec_{record.at.timestamp():.6f}_{id(record):x}", record)
+        self._with(lambda db: db.execute(_INSERT, _row(entry)))
+
+    def position(self, journal: str) -> int:
+        """See Store."""
+        query = "SELECT position FROM tierwise_journals WHERE name = %s"
+        row = self._with(lambda db: db.execute(query, (journal,)).fetchone())
+        return row[0] if row else 0
+
+    def forget(self, journal: str) -> None:
+        """See Store."""
+        self._with(lambda db: db.execute("DELETE FROM tierwise_journals WHERE name = %s", (journal,)))
+
+    def spent(self, since: dt.date) -> Spent:
+        """See Store."""
+        query = "SELECT key, day, picousd FROM tierwise_spend WHERE day >= %s"
+        rows = self._with(lambda db: db.execute(query, (since,)).fetchall())
+        return {(key, day): Decimal(pico) / _PICO for key, day, pico in rows}
+
+    def by_model(self) -> list[dict[str, Any]]:
+        """See Store."""
+        rows = self._with(lambda db: db.cursor(row_factory=dict_row).execute(_BY_MODEL).fetchall())
+        for row in rows:
+            for money in ("cost_usd", "baseline_cost_usd"):
+                row[money] = None if row[money] is None else Decimal(row[money]) / _PICO
+        return rows
+
+    def close(self) -> None:
+        """See Store."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _with(self, use: Callable[[psycopg.Connection[Any]], ResultT]) -> ResultT:
+        try:
+            if self._connection is None or self._connection.closed:
+                self._connection = self._connect()
+            return use(self._connection)
+        except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
+            self.close()
+            raise StoreAway(f"PostgreSQL: {type(exc).__name__}") from None  # its text may repeat the URL
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        db = psycopg.connect(self._url, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S)
+        db.execute(f"SET statement_timeout = {_STATEMENT_TIMEOUT_MS}")
+        with db.transaction():
+            db.execute("SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
+            db.execute(_SCHEMA)
+        return db
+
+
+def _row(entry: Entry) -> tuple[Any, ...]:
+    record, usage = entry.record, entry.record.usage
+    return (
+        entry.request_id,
+        entry.key,
+        record.at,
+        record.tier,
+        _text(record.model),
+        record.reason,
+        json.dumps(dict(record.p_suffices)),
+        usage.fresh_tokens,
+        usage.cache_read_tokens,
+        usage.cache_write_short_tokens,
+        usage.cache_write_long_tokens,
+        usage.output_tokens,
+        usage.reported,
+        None if record.cost_usd is None else picousd(record.cost_usd),
+        record.baseline_model,
+        None if record.baseline_cost_usd is None else picousd(record.baseline_cost_usd),
+        json.dumps([_text(note) for note in record.notes]),
+    )
+
+
+def _text(value: str) -> str:
+    """PostgreSQL keeps neither NUL nor a lone surrogate."""
+    return value.replace("\0", "�").encode("utf-8", "replace").decode()

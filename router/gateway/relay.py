@@ -1,0 +1,413 @@
+"""One request through the gateway: read, plan, ask the provider, relay its bytes, account for them.
+
+Bytes are passed on as they came; only for "auto" is the body written anew, once for each model that is tried. Another
+attempt, or a stronger model, is possible until the first byte has gone to the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+from router import usage as usages
+from router.attempts import Attempts
+from router.engine import Router, unasked
+from router.errors import RequestError
+from router.gateway import wire
+from router.gateway.frames import Frames
+from router.gateway.keys import Key
+from router.gateway.serving import Serving
+from router.gateway.store import Entry
+from router.gateway.wire import RawHeaders, Refusal
+from router.types import Api, Body, Plan, Reason, Usage
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from router.gateway.app import Gateway
+
+_logger = logging.getLogger("tierwise")
+
+_SKIPPED = ("User-Agent", "Accept", "Content-Type")  # headers that aiohttp would add of its own
+_LARGE_BYTES = 1 << 20  # above it aiohttp wants a file rather than bytes
+
+# The status that each error event stands for: https://platform.claude.com/docs/en/api/errors (2026-11-22)
+_STATUS_OF = {"overloaded_error": 529, "rate_limit_error": 429, "api_error": 500, "timeout_error": 504}
+
+
+class UpstreamError(Exception):
+    """A provider's refusal, with the attributes of an SDK's exception that `faults.read` looks at."""
+
+    def __init__(self, status: int, headers: RawHeaders, body: bytes) -> None:
+        super().__init__(f"status {status}")
+        reply = wire.read_reply(body)
+        error = reply.get("error") if isinstance(reply, dict) else None
+        error = error if isinstance(error, dict) else {}
+        details = error.get("details")
+        self.status_code = status
+        self.type = error.get("type")
+        self.code = error.get("code")
+        self.error_code = details.get("error_code") if isinstance(details, dict) else None
+        self.raw_headers = headers
+        self.body = body
+        self.response = self
+        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+
+
+class APIConnectionError(Exception):
+    """The provider was not reached, or broke off. Named as the SDKs name it, which is what `faults.read` knows."""
+
+
+class APITimeoutError(APIConnectionError):
+    """The provider did not answer in time."""
+
+
+class Endpoint:
+    """The ASGI application of one path."""
+
+    def __init__(self, gateway: Gateway, api: Api, path: str, *, counts_only: bool = False) -> None:
+        self.gateway = gateway
+        self.api = api
+        self.path = path
+        self.counts_only = counts_only
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await Exchange(self, scope, receive, send).run()
+
+
+class Exchange:
+    """One request and its reply."""
+
+    def __init__(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+        self._endpoint = endpoint
+        self._gateway = endpoint.gateway
+        self._serving: Serving = endpoint.gateway.serving
+        self._limits = self._serving.gateway
+        self._api = endpoint.api
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._request_id = f"req_{secrets.token_hex(12)}"
+        self._started_s = time.perf_counter()
+        self._key: Key | None = None
+        self._raw = b""
+        self._asked_same = True
+        self._router: Router
+        self._attempts: Attempts | None = None
+        self._hides_usage = False
+        self._response: aiohttp.ClientResponse | None = None
+        self._begun = False
+        self._recorded = False
+        self._caller_left = False
+        self._meter: usages.Meter | None = None
+
+    async def run(self) -> None:
+        """Everything that can happen ends in a reply or, when the caller has left, in silence."""
+        watcher: asyncio.Task[None] | None = None
+        metrics = self._gateway.metrics
+        try:
+            self._key = self._gateway.admit(self._scope["headers"])
+            if self._key is not None:
+                await self._gateway.check_limits(self._key)
+            self._raw = await self._read_body()
+            watcher = asyncio.create_task(self._watch(asyncio.current_task()))
+            self._plan()
+            await self._gateway.slots.acquire()
+            try:
+                await self._relay()
+            finally:
+                self._gateway.slots.release()
+        except Refusal as refusal:
+            metrics.refused(refusal.kind)
+            await self._refuse(refusal)
+        except RequestError as exc:
+            metrics.refused("invalid_request_error")
+            await self._refuse(Refusal(400, "invalid_request_error", str(exc)))
+        except asyncio.CancelledError:
+            if not self._caller_left:
+                raise
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+            metrics.refused("caller_left")
+        finally:
+            if watcher is not None:
+                watcher.cancel()
+            if self._response is not None:
+                self._response.close()
+            if self._caller_left and not self._recorded and self._attempts is not None and self._response is not None:
+                usage = usages.UNREPORTED if self._meter is None else self._meter.usage()
+                self._record(usage, ("the caller left before the end: usage is what had been reported",))
+
+    async def _watch(self, serving: asyncio.Task[Any] | None) -> None:
+        """Cancel the request, and with it the upstream call, when the caller goes away."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._caller_left = True
+        if serving is not None:
+            serving.cancel()
+
+    async def _read_body(self) -> bytes:
+        """Raises Refusal for a body that is too large, too slow or encoded."""
+        limits, headers = self._limits, self._scope["headers"]
+        if sum(len(name) + len(value) for name, value in headers) > limits.max_header_bytes:
+            raise Refusal(431, "invalid_request_error", f"the headers exceed {limits.max_header_bytes} bytes")
+        for name, value in headers:
+            if name == b"content-encoding" and value.lower() != b"identity":
+                raise Refusal(415, "invalid_request_error", "send the body without content-encoding")
+            if name == b"content-length" and int(value) > limits.max_body_bytes:
+                raise Refusal(413, "request_too_large", f"the body exceeds {limits.max_body_bytes} bytes")
+        message = await self._receive()
+        if not message.get("more_body"):
+            return message.get("body", b"")  # type: ignore[no-any-return]
+        parts, size = [message.get("body", b"")], len(message.get("body", b""))
+        try:
+            async with asyncio.timeout(limits.idle_timeout_s) as deadline:
+                while message.get("more_body"):
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        self._caller_left = True
+                        raise asyncio.CancelledError
+                    deadline.reschedule(asyncio.get_running_loop().time() + limits.idle_timeout_s)
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if size > limits.max_body_bytes:
+                        raise Refusal(413, "request_too_large", f"the body exceeds {limits.max_body_bytes} bytes")
+        except TimeoutError:
+            raise Refusal(408, "timeout_error", f"no more of the body came for {limits.idle_timeout_s:g} s") from None
+        return b"".join(parts)
+
+    def _plan(self) -> None:
+        body = wire.decode(self._raw)
+        asked = self._serving.asked(body, self._key)
+        self._router = self._serving.router_for(self._api, self._key)
+        plan = plan_of(self._router, asked, self._api, self._scope["headers"])
+        self._asked_same = asked is body and "router" not in body
+        self._attempts = Attempts(self._router, plan, asked, self._limits.max_retries)
+
+    async def _relay(self) -> None:
+        """Ask until there is an answer, then pass it on."""
+        attempts = self._attempts
+        assert attempts is not None
+        while True:
+            try:
+                response, first, frames = await self._ask(attempts.plan)
+                break
+            except (UpstreamError, APIConnectionError) as error:
+                self._gateway.metrics.fault(self._label(attempts.plan.decision.model))
+                wait_s = attempts.again(error)
+                if wait_s is None:
+                    await self._give_up(error)
+                    return
+                await asyncio.sleep(wait_s)
+        attempts.answered()
+        self._gateway.metrics.first_byte(self._api, time.perf_counter() - self._started_s)
+        if frames is None:
+            await self._pass_on(response, first)
+        else:
+            await self._stream(response, frames, first)
+
+    async def _ask(self, plan: Plan) -> tuple[aiohttp.ClientResponse, bytes, Frames | None]:
+        """The provider's reply with its whole body, or with a stream's first frames. Raises what `Attempts` reads."""
+        upstream = self._serving.upstream_of(plan)
+        passes_through = self._limits.access == "pass-through"
+        headers = wire.headers_on(self._scope["headers"], keep_credentials=passes_through)
+        if not passes_through:
+            headers += upstream.credentials()
+        headers.append(("accept-encoding", "identity"))
+        data: Any = self._payload(plan)
+        if len(data) > _LARGE_BYTES:
+            data = io.BytesIO(data)
+        url = upstream.endpoint(self._endpoint.path, self._scope["query_string"].decode("latin-1"))
+        try:
+            async with asyncio.timeout(self._limits.first_byte_timeout_s):
+                response = self._response = await self._gateway.session.post(
+                    url, data=data, headers=headers, skip_auto_headers=_SKIPPED, allow_redirects=False
+                )
+                if response.status == 200 and response.content_type == "text/event-stream":
+                    frames = Frames(plan.api, hides_usage=self._hides_usage)
+                    return response, await self._first_frames(response, frames), frames
+                body = await response.read()
+        except aiohttp.ServerTimeoutError as exc:
+            raise APIConnectionError("no connection") from exc
+        except TimeoutError as exc:
+            raise APITimeoutError("no answer in time") from exc
+        except (aiohttp.ClientError, OSError) as exc:
+            raise APIConnectionError(type(exc).__name__) from exc
+        if response.status >= 400:
+            raise UpstreamError(response.status, wire.headers_back(response.raw_headers), body)
+        return response, body, None
+
+    async def _first_frames(self, response: aiohttp.ClientResponse, frames: Frames) -> bytes:
+        """The first whole frames; raises UpstreamError when the stream begins with an error."""
+        passed = b""
+        while not passed:
+            chunk = await response.content.readany()
+            if not chunk:
+                raise APIConnectionError("the stream ended before its first event")
+            passed = frames.feed(chunk)
+        if frames.error is not None:
+            body = wire.encode(frames.error)
+            error = frames.error["error"]
+            status = _STATUS_OF.get(str(error.get("type")) if isinstance(error, dict) else "", 502)
+            raise UpstreamError(status, [(b"content-type", b"application/json")], body)
+        return passed
+
+    def _payload(self, plan: Plan) -> bytes:
+        """What is sent: the caller's own bytes for a named model, else the planned body."""
+        if plan.decision.reason is Reason.EXPLICIT_MODEL:
+            return self._raw if self._asked_same else wire.encode(plan.body)
+        if self._endpoint.counts_only:
+            return wire.encode({**unasked(wire.decode(self._raw)), "model": plan.decision.model})
+        body = plan.body
+        if plan.api is Api.CHAT and body.get("stream"):
+            options = body.get("stream_options")
+            options = options if isinstance(options, dict) else {}
+            if not options.get("include_usage"):  # only then does the stream say what it cost
+                body = {**body, "stream_options": {**options, "include_usage": True}}
+                self._hides_usage = True
+        return wire.encode(body)
+
+    async def _pass_on(self, response: aiohttp.ClientResponse, body: bytes) -> None:
+        """A whole reply. Its record is in the journal before the first byte leaves."""
+        headers = wire.headers_back(response.raw_headers) + self._own_headers()
+        if response.status == 200 and not self._endpoint.counts_only:
+            reply = wire.read_reply(body)
+            cost = self._record(self._usage(reply))
+            if cost is not None:
+                headers.append((b"x-tierwise-cost-usd", cost.encode()))
+        await self._reply(response.status, headers, body)
+
+    async def _stream(self, response: aiohttp.ClientResponse, frames: Frames, passed: bytes) -> None:
+        """A stream, frame by frame. Its record is in the journal before the last frame leaves."""
+        self._meter = frames.meter
+        headers = wire.headers_back(response.raw_headers) + self._own_headers()
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        self._begun = True
+        loop, idle_s = asyncio.get_running_loop(), self._limits.idle_timeout_s
+        broken: str | None = None
+        try:
+            async with asyncio.timeout(idle_s) as deadline:
+                while True:
+                    if frames.is_last and not self._recorded:
+                        self._record(self._usage_of(frames))
+                    if passed:
+                        await self._send({"type": "http.response.body", "body": passed, "more_body": True})
+                    chunk = await response.content.readany()
+                    if not chunk:
+                        break
+                    passed = frames.feed(chunk)
+                    deadline.reschedule(loop.time() + idle_s)
+        except TimeoutError:
+            broken = f"nothing came or could be sent for {idle_s:g} s"
+        except (aiohttp.ClientError, OSError) as exc:
+            broken = f"the provider broke off ({type(exc).__name__})"
+        await self._end_stream(frames, broken)
+
+    async def _end_stream(self, frames: Frames, broken: str | None) -> None:
+        last = frames.flush() if broken is None else b""
+        if broken is not None and not frames.is_last:
+            last = wire.error_frame(
+                self._api, Refusal(502, "api_error", f"the stream ended early: {broken}"), self._request_id
+            )
+        if not self._recorded:
+            complete = frames.is_last or (broken is None and frames.error is None)
+            notes = () if complete else ("the stream ended early: usage is what had been reported",)
+            self._record(self._usage_of(frames), notes)
+        await self._send({"type": "http.response.body", "body": last, "more_body": False})
+        self._count(200)
+
+    async def _give_up(self, error: UpstreamError | APIConnectionError) -> None:
+        """The provider's own error, byte for byte; one of ours only where it sent none."""
+        if isinstance(error, UpstreamError):
+            await self._reply(error.status_code, error.raw_headers + self._own_headers(), error.body)
+            return
+        late = isinstance(error, APITimeoutError)
+        status, kind = (504, "timeout_error") if late else (502, "api_error")
+        await self._refuse(Refusal(status, kind, f"no answer from the provider: {error}"))
+
+    async def _refuse(self, refusal: Refusal) -> None:
+        if self._begun:
+            return
+        headers = wire.refusal_headers(self._api, refusal, self._request_id)
+        if self._attempts is not None:
+            headers += self._own_headers()[:-1]
+        await self._reply(refusal.status, headers, wire.error_body(self._api, refusal, self._request_id))
+
+    async def _reply(self, status: int, headers: RawHeaders, body: bytes) -> None:
+        headers.append((b"content-length", str(len(body)).encode()))
+        self._begun = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+        self._count(status)
+
+    def _own_headers(self) -> RawHeaders:
+        """Tier, model, reason and request id; a name that no header may hold is left out."""
+        assert self._attempts is not None
+        decision = self._attempts.plan.decision
+        values = {
+            b"x-tierwise-tier": decision.tier or "",
+            b"x-tierwise-model": decision.model,
+            b"x-tierwise-reason": decision.reason,
+            b"x-tierwise-request-id": self._request_id,
+        }
+        return [(n, v.encode()) for n, v in values.items() if v and v.isascii() and v.isprintable()]
+
+    def _usage(self, reply: Any) -> Usage:
+        try:
+            return usages.read(reply, self._attempts.plan.api) if isinstance(reply, dict) else usages.UNREPORTED  # type: ignore[union-attr]
+        except (TypeError, ValueError):  # counts that are no numbers
+            return usages.UNREPORTED
+
+    def _usage_of(self, frames: Frames) -> Usage:
+        try:
+            return frames.meter.usage()
+        except (TypeError, ValueError):
+            return usages.UNREPORTED
+
+    def _record(self, usage: Usage, notes: tuple[str, ...] = ()) -> str | None:
+        """Account for the reply and keep the record; the cost in USD as text, None where it is unknown."""
+        self._recorded = True
+        if self._endpoint.counts_only or self._attempts is None:
+            return None
+        key = self._key
+        whose = () if key is None else (f"key {key.name}",)
+        try:
+            record = self._router.record(
+                self._attempts.plan, usage, (*self._attempts.notes, *notes, f"request {self._request_id}", *whose)
+            )
+            self._gateway.keep(Entry(self._request_id, record, None if key is None else key.id))
+        except Exception as exc:  # the provider has answered and will bill: the reply must reach the caller
+            _logger.error("no record of request %s: %s", self._request_id, type(exc).__name__)
+            return None
+        self._gateway.metrics.recorded(record, self._label(record.model))
+        return None if record.cost_usd is None else f"{record.cost_usd:f}"
+
+    def _count(self, status: int) -> None:
+        decision = None if self._attempts is None else self._attempts.plan.decision
+        model = "" if decision is None else self._label(decision.model)
+        tier, reason = ("", "") if decision is None else (decision.tier or "", decision.reason)
+        elapsed_s = time.perf_counter() - self._started_s
+        self._gateway.metrics.answered(self._api, tier, model, reason, status, elapsed_s)
+        if self._limits.log_requests:
+            _logger.info(
+                "%s %s %d %s %s %s %.1f ms",
+                self._request_id, self._scope["path"], status, tier or "-", model or "-", reason or "-", elapsed_s * 1e3,
+            )  # fmt: skip
+
+    def _label(self, model: str) -> str:
+        """A model as a metric's label and in logs: callers can name anything, labels must stay few."""
+        return model if self._router.catalog.find(model) is not None else "other"
+
+
+def plan_of(router: Router, body: Body, api: Api, headers: RawHeaders) -> Plan:  # noqa: ARG001
+    """The engine's plan. Its one caller-facing input besides the body is the headers (session ids)."""
+    return router.plan(body, api)

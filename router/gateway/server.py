@@ -1,0 +1,92 @@
+"""The process: uvicorn around the application, its signals, its log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+
+import uvicorn
+
+from router.errors import SettingsError
+from router.gateway.app import Gateway, build
+from router.gateway.serving import Serving
+
+_logger = logging.getLogger("tierwise")
+
+
+class Server(uvicorn.Server):
+    """Serves one gateway until SIGTERM or Ctrl-C, then finishes what runs; a second signal ends it at once.
+
+    SIGHUP reads settings and artifact again.
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        settings = gateway.serving.gateway
+        super().__init__(
+            uvicorn.Config(
+                build(gateway),
+                host=settings.host,
+                port=settings.port,
+                loop="uvloop",
+                http="httptools",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=round(settings.shutdown_timeout_s),
+            )
+        )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Finish what runs and say on /readyz that no more should come; the second signal ends it at once.
+
+        Unlike uvicorn's own, it does not raise the signal again at the end: being stopped is no failure.
+        """
+        self.force_exit = self.should_exit
+        self.should_exit = self.gateway.draining = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and take SIGHUP from then on."""
+        await super().startup(sockets)
+        if not self.started:
+            return
+        with suppress(ValueError, NotImplementedError, RuntimeError):  # not in the main thread: a test
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+        settings = self.gateway.serving.gateway
+        for listener in self.servers[0].sockets if self.servers else ():
+            host, port = listener.getsockname()[:2]
+            _logger.warning("listening on http://%s:%d, access %s", host, port, settings.access)
+
+    def _reload(self) -> None:
+        self._reloading = asyncio.ensure_future(self.gateway.reload())
+
+
+def log_to_stderr() -> None:
+    """One line an event. Only Tierwise's own lines and uvicorn's warnings: no request, no header, no body."""
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    logging.getLogger("tierwise").setLevel(logging.INFO)
+
+
+def serve(load: Callable[[], Serving]) -> None:
+    """Run until stopped. Raises SettingsError when the address cannot be listened on."""
+    log_to_stderr()
+    gateway = Gateway(load)
+    settings = gateway.serving.gateway
+    server = Server(gateway)
+    try:
+        listener = server.config.bind_socket()
+    except SystemExit as exc:  # uvicorn has logged the reason
+        gateway.journal.close()
+        raise SettingsError(f"cannot listen on {settings.host}:{settings.port}; is it in use? choose --port") from exc
+    with listener:
+        server.run([listener])

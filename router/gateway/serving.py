@@ -1,0 +1,171 @@
+"""What requests are served with: settings, a router for each fleet, the providers' addresses and keys.
+
+It is built whole and replaced whole, so a reload that fails leaves the old one in force.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from yarl import URL
+
+from router.catalog import DEFAULT_FLEETS, SDK
+from router.engine import AUTO, Router
+from router.errors import CatalogError, SettingsError
+from router.gateway.keys import Key
+from router.gateway.wire import Refusal
+from router.settings import GatewaySettings, Settings, UpstreamSettings
+from router.types import Api, Body, Plan, Tier
+
+_DEFAULTS = {
+    "anthropic": UpstreamSettings("https://api.anthropic.com", "ANTHROPIC_API_KEY"),
+    "openai": UpstreamSettings("https://api.openai.com/v1", "OPENAI_API_KEY"),
+    "gemini": UpstreamSettings("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
+}
+_TIERS = frozenset(tier.value for tier in Tier)
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class Upstream(msgspec.Struct, frozen=True):
+    """One provider: where it is, and its key with where that comes from. `url` is without the endpoint's path."""
+
+    provider: str
+    url: str
+    key: str | None
+    key_source: str
+
+    def endpoint(self, path: str, query: str) -> URL:
+        """The address of an endpoint, for example "/v1/messages"."""
+        base = self.url.rstrip("/")
+        return _url(f"{base}{path.removeprefix('/v1') if base.endswith('/v1') else path}{'?' if query else ''}{query}")
+
+    def credentials(self) -> list[tuple[str, str]]:
+        """The header that carries the key. Raises Refusal when there is none."""
+        if self.key is None:
+            message = f"the gateway has no key for {self.provider}: set {self.key_source} where it runs"
+            raise Refusal(503, "api_error", message, final=True)
+        if self.provider == "anthropic":
+            return [("x-api-key", self.key)]
+        return [("authorization", f"Bearer {self.key}")]
+
+
+class Serving:
+    """Immutable in use, but for the routers of fleets, which are made when first needed."""
+
+    def __init__(self, settings: Settings, router: Router, environ: Mapping[str, str]) -> None:
+        """Use `Serving.load`."""
+        self.settings = settings
+        self.gateway: GatewaySettings = settings.gateway
+        self.router = router
+        self.upstreams = {name: _upstream(name, self.gateway, environ) for name in _DEFAULTS}
+        self._routers = {router.fleet.name: router}
+
+    @classmethod
+    def load(cls, settings: Settings, environ: Mapping[str, str] | None = None) -> Serving:
+        """Everything checked. Raises SettingsError, ArtifactError, CatalogError or RequestError."""
+        gateway = settings.gateway
+        if gateway.access == "open" and gateway.host not in _LOOPBACK:
+            raise SettingsError(
+                f'gateway.host is {gateway.host!r} and gateway.access is "open": anybody who reaches it could spend your '
+                'money; set access = "keys" (and make one: tierwise keys create NAME) or "pass-through", or host = '
+                '"127.0.0.1"'
+            )
+        router = Router.load(config=msgspec.structs.replace(settings, ledger=None))
+        serving = cls(settings, router, os.environ if environ is None else environ)
+        for pattern, target in gateway.models.items():
+            serving.check_target(pattern, target)
+        return serving
+
+    def check_target(self, pattern: str, target: str) -> None:
+        """Raises SettingsError for a mapping that no request could use."""
+        point = target.partition(":")[2] if target.startswith(f"{AUTO}:") else None
+        points = self.router.manifest.operating_points
+        if point is not None and point not in points:
+            raise SettingsError(f"gateway.models.{pattern!r} is {target!r}; operating points: {', '.join(points)}")
+        if target not in _TIERS and point is None and target != AUTO and self.router.catalog.find(target) is None:
+            raise SettingsError(
+                f"gateway.models.{pattern!r} is {target!r}, expected {AUTO!r}, a tier or a model of the catalog"
+            )
+
+    def router_for(self, api: Api, key: Key | None) -> Router:
+        """The router of the key's fleet, else of the chosen one, else of the default fleet for that API's provider."""
+        if key is not None and key.fleet is not None:
+            return self._fleet(key.fleet)
+        if not self.router.fleet_is_default:
+            return self.router
+        return self._fleet(DEFAULT_FLEETS["anthropic" if api is Api.MESSAGES else "openai"])
+
+    def asked(self, body: dict[str, Any], key: Key | None) -> Body:
+        """The body with the model name as the engine knows it; the same object when nothing is to be changed."""
+        name = body.get("model")
+        if not isinstance(name, str):
+            return body
+        asked = self._mapped(name)
+        if asked in _TIERS:
+            bounds = {"min_tier": asked, "max_tier": asked}
+            options = body.get("router")
+            return {**body, "model": AUTO, "router": {**(options if isinstance(options, dict) else {}), **bounds}}
+        if asked == AUTO and key is not None and key.operating_point is not None:
+            asked = f"{AUTO}:{key.operating_point}"
+        return body if asked == name else {**body, "model": asked}
+
+    def upstream_of(self, plan: Plan) -> Upstream:
+        """Where a planned request goes: to its model's provider, for an unknown model to the one that speaks its API."""
+        model = self.router.catalog.find(plan.decision.model)
+        default = "anthropic" if plan.api is Api.MESSAGES else "openai"
+        provider = default if model is None else model.provider
+        if SDK[provider] != SDK[default]:
+            message = f"{plan.decision.model} is {provider}'s and cannot be reached through {plan.api.value}"
+            raise Refusal(400, "invalid_request_error", message)
+        return self.upstreams[provider]
+
+    def model_names(self) -> Iterator[tuple[str, str]]:
+        """What GET /v1/models lists: (id, owner)."""
+        yield AUTO, "tierwise"
+        for point in self.router.manifest.operating_points:
+            yield f"{AUTO}:{point}", "tierwise"
+        for tier in Tier:
+            yield tier.value, "tierwise"
+        for model in {m.id: m for m in self.router.catalog.models.values()}.values():
+            yield model.id, model.provider
+
+    def _mapped(self, name: str) -> str:
+        models = self.gateway.models
+        if name in models:
+            return models[name]
+        return next((target for pattern, target in models.items() if fnmatchcase(name, pattern)), name)
+
+    def _fleet(self, name: str) -> Router:
+        if name not in self._routers:
+            try:
+                self._routers[name] = self.router.with_fleet(name)
+            except CatalogError as exc:
+                raise Refusal(503, "api_error", f"this key's fleet: {exc}", final=True) from exc
+        return self._routers[name]
+
+
+def _upstream(name: str, gateway: GatewaySettings, environ: Mapping[str, str]) -> Upstream:
+    given, default = gateway.upstreams.get(name, UpstreamSettings()), _DEFAULTS[name]  # type: ignore[call-overload]
+    variable = given.key_env or default.key_env or ""
+    key, source = environ.get(variable), variable
+    if given.key_file is not None:
+        source = given.key_file
+        try:
+            key = Path(given.key_file).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise SettingsError(f"gateway.upstreams.{name}.key_file: {type(exc).__name__}: {given.key_file}") from exc
+    url = given.url or default.url or ""
+    if not url.startswith(("http://", "https://")):
+        raise SettingsError(f"gateway.upstreams.{name}.url is {url!r}, expected http://... or https://...")
+    return Upstream(name, url, (key or "").strip() or None, source)
+
+
+@lru_cache(maxsize=256)
+def _url(text: str) -> URL:
+    return URL(text, encoded=True)

@@ -1,0 +1,132 @@
+"""What goes over the wire: bodies to and from JSON, headers that may pass, and errors in each provider's shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from router.types import Api
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+_HOP_BY_HOP = frozenset(
+    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
+    b"upgrade".split()
+)
+_NOT_SENT_ON = _HOP_BY_HOP | frozenset(b"host content-length accept-encoding expect".split())
+_NOT_SENT_BACK = _HOP_BY_HOP | frozenset(b"content-length content-encoding date server".split())
+_CREDENTIALS = frozenset(b"authorization x-api-key api-key x-goog-api-key cookie".split())
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Refusal(Exception):
+    """The gateway's own answer instead of a provider's: an HTTP status, an error type and what to do about it."""
+
+    def __init__(
+        self, status: int, kind: str, message: str, *, retry_after_s: float | None = None, final: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+        self.message = message
+        self.retry_after_s = retry_after_s
+        self.final = final
+        """Whether another attempt is pointless, which SDKs are told with x-should-retry."""
+
+
+def decode(raw: bytes) -> dict[str, Any]:
+    """A request body. Raises Refusal (400) for anything but a JSON object."""
+    try:
+        body = _decode(raw)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        body = _decode_leniently(raw)
+    if not isinstance(body, dict):
+        kind = type(body).__name__
+        raise Refusal(400, "invalid_request_error", f"the body is a JSON {kind}, expected an object")
+    return body
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """JSON bytes; a lone surrogate, which UTF-8 cannot hold, stays the escape that it was."""
+    try:
+        return _encode(body)
+    except (UnicodeEncodeError, OverflowError):
+        return json.dumps(body).encode()
+
+
+def read_reply(raw: bytes) -> Any:
+    """A provider's reply for reading its usage and error; None when it is not JSON."""
+    try:
+        return _decode(raw)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+
+
+def headers_on(headers: Iterable[tuple[bytes, bytes]], *, keep_credentials: bool) -> list[tuple[str, str]]:
+    """A request's headers as they are sent on: all but those of this hop, and credentials unless they are to pass."""
+    left_out = _NOT_SENT_ON if keep_credentials else _NOT_SENT_ON | _CREDENTIALS
+    return [(name.decode("latin-1"), _text(value)) for name, value in headers if name not in left_out]
+
+
+def headers_back(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
+    """A reply's headers as they are sent back: all but those of this hop. The body is passed on decoded."""
+    return [(name, value) for name, value in ((n.lower(), v) for n, v in headers) if name not in _NOT_SENT_BACK]
+
+
+def error_body(api: Api | None, refusal: Refusal, request_id: str) -> bytes:
+    """The refusal as the caller's SDK reads errors."""
+    if api is Api.MESSAGES:
+        error = {"type": refusal.kind, "message": refusal.message}
+        return _encode({"type": "error", "error": error, "request_id": request_id})
+    return _encode({"error": {"message": refusal.message, "type": refusal.kind, "param": None, "code": refusal.kind}})
+
+
+def error_frame(api: Api, refusal: Refusal, request_id: str) -> bytes:
+    """The refusal as an event of a stream that has begun."""
+    body = error_body(api, refusal, request_id)
+    if api is Api.RESPONSES:
+        event = {"type": "error", "code": refusal.kind, "message": refusal.message, "param": None}
+        return b"event: error\ndata: %b\n\n" % _encode(event)
+    return b"event: error\ndata: %b\n\n" % body if api is Api.MESSAGES else b"data: %b\n\n" % body
+
+
+def refusal_headers(api: Api | None, refusal: Refusal, request_id: str) -> RawHeaders:
+    """The headers of a refusal."""
+    name = b"request-id" if api is Api.MESSAGES else b"x-request-id"
+    headers = [(b"content-type", b"application/json"), (name, request_id.encode())]
+    headers.append((b"x-tierwise-request-id", request_id.encode()))
+    if refusal.retry_after_s is not None:
+        headers.append((b"retry-after", str(max(1, round(refusal.retry_after_s))).encode()))
+    if refusal.final:
+        headers.append((b"x-should-retry", b"false"))
+    return headers
+
+
+def _decode_leniently(raw: bytes) -> Any:
+    """With the standard library, which also takes the lone surrogates that JavaScript clients send."""
+    try:
+        return json.loads(raw)
+    except RecursionError as exc:
+        raise Refusal(400, "invalid_request_error", "the body is nested too deeply") from exc
+    except ValueError as exc:
+        raise Refusal(400, "invalid_request_error", f"the body is not JSON: {_where(exc)}") from exc
+
+
+def _where(error: ValueError) -> str:
+    """What is wrong and where, without quoting the body."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at line {error.lineno}, column {error.colno}"
+    return "it is not UTF-8" if isinstance(error, UnicodeError) else type(error).__name__
+
+
+def _text(value: bytes) -> str:
+    """A header value such that aiohttp, which writes UTF-8, sends the same bytes where they are UTF-8."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
