@@ -78,7 +78,7 @@ _FROM_ENVIRONMENT = ("artifact", "fleet", "operating_point", "ledger")
 
 
 def load(path: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings in force. Raises SettingsError, naming every wrong key, what was expected and the nearest right key."""
+    """The settings in force. Raises SettingsError: every wrong key, what was expected and the nearest right key."""
     environ = os.environ if environ is None else environ
     explicit = path or environ.get("TIERWISE_CONFIG")
     file = Path(explicit or FILE)

@@ -11,7 +11,6 @@ import io
 import logging
 import secrets
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("tierwise")
 
 _SKIPPED = ("User-Agent", "Accept", "Content-Type")  # headers that aiohttp would add of its own
+_WATCH_AFTER_S = 0.05  # most replies take longer; looking for a caller who leaves costs a task of its own
 _LARGE_BYTES = 1 << 20  # above it aiohttp wants a file rather than bytes
 
 # The status that each error event stands for: https://platform.claude.com/docs/en/api/errors (2026-11-22)
@@ -106,19 +106,24 @@ class Exchange:
         self._response: aiohttp.ClientResponse | None = None
         self._begun = False
         self._recorded = False
+        self._body_read = False
         self._caller_left = False
+        self._watching: asyncio.TimerHandle
+        self._watcher: asyncio.Future[None] | None = None
         self._meter: usages.Meter | None = None
 
     async def run(self) -> None:
         """Everything that can happen ends in a reply or, when the caller has left, in silence."""
-        watcher: asyncio.Task[None] | None = None
         metrics = self._gateway.metrics
+        self._watching = asyncio.get_running_loop().call_later(
+            _WATCH_AFTER_S, self._start_watching, asyncio.current_task()
+        )
         try:
             self._key = self._gateway.admit(self._scope["headers"])
             if self._key is not None:
                 await self._gateway.check_limits(self._key)
             self._raw = await self._read_body()
-            watcher = asyncio.create_task(self._watch(asyncio.current_task()))
+            self._body_read = True
             self._plan()
             await self._gateway.slots.acquire()
             try:
@@ -138,14 +143,25 @@ class Exchange:
             if task is not None:
                 task.uncancel()
             metrics.refused("caller_left")
+        except Exception as exc:
+            _logger.error("a bug of the gateway's, request %s", self._request_id, exc_info=exc)
+            await self._refuse(Refusal(500, "api_error", "a bug of the gateway's; its log says more"))
         finally:
-            if watcher is not None:
-                watcher.cancel()
+            self._watching.cancel()
+            if self._watcher is not None:
+                self._watcher.cancel()
             if self._response is not None:
                 self._response.close()
             if self._caller_left and not self._recorded and self._attempts is not None and self._response is not None:
                 usage = usages.UNREPORTED if self._meter is None else self._meter.usage()
                 self._record(usage, ("the caller left before the end: usage is what had been reported",))
+
+    def _start_watching(self, serving: asyncio.Task[Any] | None) -> None:
+        if self._body_read:
+            self._watcher = asyncio.ensure_future(self._watch(serving))
+        else:  # until then `_read_body` sees a caller go
+            loop = asyncio.get_running_loop()
+            self._watching = loop.call_later(_WATCH_AFTER_S, self._start_watching, serving)
 
     async def _watch(self, serving: asyncio.Task[Any] | None) -> None:
         """Cancel the request, and with it the upstream call, when the caller goes away."""
@@ -228,16 +244,15 @@ class Exchange:
             data = io.BytesIO(data)
         url = upstream.endpoint(self._endpoint.path, self._scope["query_string"].decode("latin-1"))
         try:
-            async with asyncio.timeout(self._limits.first_byte_timeout_s):
-                response = self._response = await self._gateway.session.post(
-                    url, data=data, headers=headers, skip_auto_headers=_SKIPPED, allow_redirects=False
-                )
-                if response.status == 200 and response.content_type == "text/event-stream":
-                    frames = Frames(plan.api, hides_usage=self._hides_usage)
-                    return response, await self._first_frames(response, frames), frames
-                body = await response.read()
-        except aiohttp.ServerTimeoutError as exc:
-            raise APIConnectionError("no connection") from exc
+            response = self._response = await self._gateway.session.post(
+                url, data=data, headers=headers, skip_auto_headers=_SKIPPED, allow_redirects=False
+            )
+            if response.status == 200 and response.content_type == "text/event-stream":
+                frames = Frames(plan.api, hides_usage=self._hides_usage)
+                return response, await self._first_frames(response, frames), frames
+            body = await response.read()
+        except aiohttp.ConnectionTimeoutError as exc:
+            raise APIConnectionError("no connection in time") from exc
         except TimeoutError as exc:
             raise APITimeoutError("no answer in time") from exc
         except (aiohttp.ClientError, OSError) as exc:

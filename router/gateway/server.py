@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -14,7 +15,7 @@ from types import FrameType
 import uvicorn
 
 from router.errors import SettingsError
-from router.gateway.app import Gateway, build
+from router.gateway.app import Application, Gateway
 from router.gateway.serving import Serving
 
 _logger = logging.getLogger("tierwise")
@@ -31,7 +32,7 @@ class Server(uvicorn.Server):
         settings = gateway.serving.gateway
         super().__init__(
             uvicorn.Config(
-                build(gateway),
+                Application(gateway),
                 host=settings.host,
                 port=settings.port,
                 loop="uvloop",
@@ -60,6 +61,9 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if not self.started:
             return
+        gc.collect()
+        gc.freeze()  # the classifier's vocabulary and the catalog stay: no need to look at them again
+        gc.set_threshold(10_000, 10, 20)
         with suppress(ValueError, NotImplementedError, RuntimeError):  # not in the main thread: a test
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         settings = self.gateway.serving.gateway

@@ -72,8 +72,8 @@ class Serving:
         gateway = settings.gateway
         if gateway.access == "open" and gateway.host not in _LOOPBACK:
             raise SettingsError(
-                f'gateway.host is {gateway.host!r} and gateway.access is "open": anybody who reaches it could spend your '
-                'money; set access = "keys" (and make one: tierwise keys create NAME) or "pass-through", or host = '
+                f'gateway.host is {gateway.host!r} and gateway.access is "open": anybody who reaches it could spend '
+                'your money; set access = "keys" (and make one: tierwise keys create NAME) or "pass-through", or host = '
                 '"127.0.0.1"'
             )
         router = Router.load(config=msgspec.structs.replace(settings, ledger=None))
@@ -116,7 +116,7 @@ class Serving:
         return body if asked == name else {**body, "model": asked}
 
     def upstream_of(self, plan: Plan) -> Upstream:
-        """Where a planned request goes: to its model's provider, for an unknown model to the one that speaks its API."""
+        """Where a planned request goes: to its model's provider; for an unknown model to the API's usual one."""
         model = self.router.catalog.find(plan.decision.model)
         default = "anthropic" if plan.api is Api.MESSAGES else "openai"
         provider = default if model is None else model.provider
