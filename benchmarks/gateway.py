@@ -31,6 +31,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 PACE_MS = 5
+NAMED = "gpt-6-luna"
 SYSTEM = "You answer questions about lighthouses, briefly and kindly, and never about anything else. "
 ASK = "Compare the two lamps in the table and say which one needs less care in a salty climate, with a reason. "
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -219,7 +220,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2, help="length of a run (default 2)")
     parser.add_argument("--soak", type=float, default=0, help="seconds of a soak at the end (default none)")
     parser.add_argument("--quick", action="store_true", help="c=1 and c=16, 1 KB, not streaming")
-    parser.add_argument("--api", choices=["chat", "messages"], default="chat")
+    parser.add_argument("--api", choices=["chat", "messages"], default="chat", help="the wire format (default chat)")
     parser.add_argument("--litellm", help="LiteLLM's executable, to compare")
     parser.add_argument("--portkey", help="Portkey's start-server.js, to compare")
     options = parser.parse_args()
@@ -248,6 +249,7 @@ def start(folder: Path, stack: ExitStack, options: argparse.Namespace) -> dict[s
     add("bare", [sys.executable, "-c", BARE, str(port), upstream], port, env)
     port = free_port()
     add("gateway", [sys.executable, "-m", "router.cli", "serve"], port, settings_of(folder, port, upstream))
+    variants["gateway named"] = variants["gateway"]  # the same process: a model that the caller names, so no decision
     if options.litellm:
         port, config = free_port(), litellm_config(folder, upstream)
         quiet = {**env, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
@@ -281,7 +283,7 @@ def measure(folder: Path, stack: ExitStack, options: argparse.Namespace) -> dict
             for name in random.sample(list(variants), len(variants)):
                 base, pid = variants[name]
                 payload = folder / "body"
-                payload.write_bytes(body(options.api, size, stream=stream, model="auto"))
+                payload.write_bytes(body(options.api, size, stream=stream, model=NAMED if name == "gateway named" else "auto"))
                 row = load(base + path, payload, script, connections, options.seconds, pid)
                 cell.setdefault(name, []).append(row)
         print(f"round {number + 1} of {options.rounds}", file=sys.stderr)

@@ -11,6 +11,7 @@ import io
 import logging
 import secrets
 import time
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("tierwise")
 
+_PROCESS, _NUMBERS = secrets.token_hex(8), count()  # request ids: unique without asking the kernel each time
 _SKIPPED = ("User-Agent", "Accept", "Content-Type")  # headers that aiohttp would add of its own
 _WATCH_AFTER_S = 0.05  # most replies take longer; looking for a caller who leaves costs a task of its own
 _LARGE_BYTES = 1 << 20  # above it aiohttp wants a file rather than bytes
@@ -95,7 +97,7 @@ class Exchange:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._request_id = f"req_{secrets.token_hex(12)}"
+        self._request_id = f"req_{_PROCESS}{next(_NUMBERS):08x}"
         self._started_s = time.perf_counter()
         self._key: Key | None = None
         self._raw = b""
