@@ -12,6 +12,7 @@ import click
 import numpy as np
 
 from router import artifact as artifacts
+from router.types import Tier
 from training import behaviour, card, curve, dataset, embedding, evaluate, export, fit, novelty
 
 
@@ -81,7 +82,7 @@ def build(corpora: Path, name: str, version: int, out: Path, base: Path | None, 
     step("tuning operating points")
     p_required = model.calibration.predict_proba(own_logits)
     texts, required, languages = evaluate.own_labels()
-    points = fit.operating_points(fit.suffices(p_required), required)
+    points = fit.operating_points(fit.suffices(p_required), np.eye(len(Tier))[required])
     step("leaving each outcome set out in turn")
     left_out = evaluate.LeftOut(rows, x, model)
     metrics = {
