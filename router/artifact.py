@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from router import rollout
 from router.errors import ArtifactCorrupt, ArtifactNotFound
 from router.types import Tier
 
@@ -18,6 +19,7 @@ SHIPPED = "complexity-v2"
 
 SCHEMA_VERSION = 2
 RUNTIME_FILES = ("model.onnx", "tokenizer.json")
+_SHIPPED_FOLDERS = (Path(__file__).parent / "models", Path(__file__).parent.parent / "models")
 
 
 class FileEntry(msgspec.Struct, frozen=True):
@@ -87,21 +89,31 @@ class Artifact:
 def find(name_or_path: str | Path | None = None) -> Path:
     """The folder of an artifact: a path, or a name under models/ (in the package or in the source tree).
 
-    Raises ArtifactNotFound, listing where it looked.
+    A folder of artifacts with a pointer (router/rollout.py) stands for its champion. Raises ArtifactNotFound, listing
+    where it looked.
     """
     wanted = Path(name_or_path or SHIPPED)
-    package = Path(__file__).parent
-    tried = [wanted, package / "models" / wanted, package.parent / "models" / wanted]
+    tried = [wanted, *(folder / wanted for folder in _SHIPPED_FOLDERS)]
     if name_or_path is None:
         tried = tried[1:]  # the shipped artifact never comes from the working directory
     for folder in tried:
         if (folder / "manifest.json").is_file():
             return folder
+        if (pointer := rollout.read(folder)) is not None:
+            return member(folder, pointer.champion)
     places = ", ".join(str(folder) for folder in tried)
     raise ArtifactNotFound(
         f"no artifact {str(wanted)!r}: no manifest.json in {places}; "
         "give a folder that `python -m training build` wrote"
     )
+
+
+def member(folder: Path, name: str) -> Path:
+    """The artifact that a pointer of `folder` names: one in it, or a shipped one. Raises ArtifactNotFound."""
+    for parent in (folder, *_SHIPPED_FOLDERS):
+        if (parent / name / "manifest.json").is_file():
+            return parent / name
+    raise ArtifactNotFound(f"{folder} has no artifact {name!r}; restore it, or `tierwise models promote` another")
 
 
 def load(name_or_path: str | Path | None = None) -> Artifact:

@@ -47,7 +47,7 @@ class Source:
 
     path: Path
     prompts: Path | None = None
-    tiers: Mapping[str, Tier] = msgspec.UNSET  # type: ignore[assignment]
+    tiers: Mapping[str, Tier] | None = None
 
     def sha256(self) -> str:
         """Of the files' bytes."""
@@ -182,7 +182,7 @@ def tiers_of(names: Iterable[Any], source: Source) -> dict[str, Tier]:
     Raises LabelError when the models of fewer than two tiers, or none of the strongest given, are there.
     """
     known = list(map(str, names))
-    if source.tiers is not msgspec.UNSET:
+    if source.tiers is not None:
         found = {name: source.tiers[name] for name in known if name in source.tiers}
     else:
         fleets = catalog.shipped().fleets.values()
