@@ -76,8 +76,7 @@ def retrain(
     if out.name in (pointer.champion, pointer.canary) or out.resolve() == base_folder.resolve():
         raise click.BadParameter(f"{out} is serving or the base; choose another name", param_hint="--out")
     with _Bars() as progress:
-        metrics = training.learn(source, base_folder, out, cache, progress, rehearsal)
-        rows = training.held_out(source, base_folder, cache)
+        metrics, rows = training.learn(source, base_folder, out, cache, progress, rehearsal)
         report = gate.compare(promote.champion_of(out.parent), out, rows, min_gain, progress)
     gate.write(out, report)
     if as_json:

@@ -34,7 +34,7 @@ MIN_HELD_OUT, HELD_OUT_SHARE, MAX_HELD_OUT = 500, 0.2, 5000
 """Held out is a fifth, at least 500 rows but never more than a third, never more than 5,000: 300 rows leave an interval
 of .08 on a difference of APGR."""
 
-CHOICE_ROWS = 6000
+CHOICE_ROWS = 3000
 """Rows on which the penalty is chosen: it is a prior's width, the same for more rows."""
 
 CROSS_FIT_ROWS = 20_000
@@ -92,10 +92,9 @@ def learn(
     cache: Path,
     progress: Progress = lambda *_: None,
     rehearsal: float = REHEARSAL,
-) -> dict[str, Any]:
-    """Write the challenger `folder`; returns its figures. Deterministic: the same bytes for the same input.
-
-    Raises LabelError when the labels cannot be learned from.
+) -> tuple[dict[str, Any], HeldOut]:
+    """Write the challenger `folder`; returns its figures and what it was not trained on. Deterministic: the same bytes for
+    the same input. Raises LabelError when the labels cannot be learned from.
     """
     with threadpool_limits(1):  # the order of sums, and so the last bits, would depend on the number of cores
         return _learn(source, base, folder, Memory(cache, verbose=0), progress, rehearsal)
@@ -103,13 +102,13 @@ def learn(
 
 def _learn(
     source: Source, base_folder: Path, folder: Path, memory: Memory, progress: Progress, rehearsal: float
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], HeldOut]:
     base = export.read_unfolded(base_folder)
     identity = artifact.load(base_folder).manifest.files[export.TRAINING_FILE].sha256
     rows, conflicts = merged(read(source, base, identity, memory, progress))
     check(rows)
-    held_out = split(rows)
-    known = np.flatnonzero(~held_out & (rows.weights > 0))
+    out = split(rows)
+    known, unseen = (np.flatnonzero(side & (rows.weights > 0)) for side in (~out, out))
     progress("fitting", 0, 1)
     data = _Data(rows, base, identity, memory, rehearsal)
     fitted = _fitted(data, rows, known)
@@ -129,7 +128,7 @@ def _learn(
         "base": base_folder.name,
         "n_labels": len(rows),
         "n_training": len(known),
-        "n_held_out": int((held_out & (rows.weights > 0)).sum()),
+        "n_held_out": len(unseen),
         "n_groups": int(rows.groups.max()) + 1,
         "methods": {
             m: int((rows.methods == k).sum()) for k, m in enumerate(traffic.METHODS) if (rows.methods == k).any()
@@ -153,7 +152,7 @@ def _learn(
         parity_texts=[*dataset.queries()["text"][:300], "", "a" * 100_000],
     )
     progress("written", 1, 1)
-    return metrics
+    return metrics, _held_out(source, rows, unseen)
 
 
 def read(source: Source, base: Unfolded, identity: str, memory: Memory, progress: Progress) -> Labelled:
@@ -460,16 +459,10 @@ def _rounded(values: dict[Any, Any]) -> dict[str, float]:
     return {str(name): round(float(value), 4) for name, value in values.items()}
 
 
-def held_out(source: Source, base_folder: Path, cache: Path, progress: Progress = lambda *_: None) -> HeldOut:
-    """The rows of a source that `learn` keeps out of training, with their texts."""
-    base = export.read_unfolded(base_folder)
-    identity = artifact.load(base_folder).manifest.files[export.TRAINING_FILE].sha256
-    rows, _ = merged(read(source, base, identity, Memory(cache, verbose=0), progress))
-    out = split(rows) & (rows.weights > 0)
-    at = np.flatnonzero(out)
-    starts, texts = 0, []
+def _held_out(source: Source, rows: Labelled, at: npt.NDArray[np.int_]) -> HeldOut:
+    """The rows `at`, with their texts: the source is read once more for them."""
+    wanted, texts = set(rows.numbers[at].tolist()), []
     for batch in traffic.labels(source):
-        texts += [text for text, keep in zip(batch.texts, out[starts : starts + len(batch.texts)], strict=True) if keep]
-        starts += len(batch.texts)
+        texts += [text for number, text in zip(batch.numbers.tolist(), batch.texts, strict=True) if number in wanted]
     slices = {name: np.array(values)[numbers[at]] for name, (numbers, values) in rows.slices.items()}
     return HeldOut(texts, rows.targets[at], rows.weights[at], rows.groups[at], slices)
