@@ -9,7 +9,9 @@ import click
 from router.offline import Upstream
 
 
-@click.command(epilog="Example: python -m router.offline --port 8008, and ANTHROPIC_BASE_URL=http://127.0.0.1:8008 elsewhere.")
+@click.command(
+    epilog="Example: python -m router.offline --port 8008, then set ANTHROPIC_BASE_URL=http://127.0.0.1:8008"
+)
 @click.option("--port", default=0, show_default="a free one", help="Port on 127.0.0.1.")
 def main(port: int) -> None:
     """Serve simulated Anthropic and OpenAI APIs; the URL goes to stdout. The OpenAI SDK's base URL ends in /v1."""
