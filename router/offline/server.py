@@ -210,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
             if number == failure.malformed_after:
                 self._chunk(re.sub("data: .*", 'data: {"type": "content_', frame))
             if number == failure.error_after:
-                self._chunk(self._error_frame(failure))
+                self._chunk(self._error_frame(failure, number))
                 break
             self._chunk(frame)
         self.wfile.write(b"0\r\n\r\n")
@@ -220,10 +220,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
         self.wfile.flush()
 
-    def _error_frame(self, failure: Failure) -> str:
+    def _error_frame(self, failure: Failure, number: int) -> str:
         said = {"message": "simulated failure", "param": None, "code": failure.kind}
         if self._path == "/v1/responses":
-            return f"event: error\ndata: {json.dumps({'type': 'error', **said, 'sequence_number': 0})}\n\n"
+            return f"event: error\ndata: {json.dumps({'type': 'error', **said, 'sequence_number': number})}\n\n"
         if self._path == "/v1/chat/completions":
             return f"data: {json.dumps({'error': {**said, 'type': failure.kind}})}\n\n"
         error = {"type": failure.kind, "message": said["message"]}

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anthropic
+import httpx2
 import openai
 import pytest
 
-from router.offline import Upstream
+from router.offline import Failure, Upstream
+from tests.conftest import ROOT
 
 LONG = "A rule about shipping parcels by night train, which nobody remembers. " * 400
 HAIKU, SONNET = "claude-haiku-4-5", "claude-sonnet-4-6"
-
-
-@pytest.fixture
-def claude(upstream: Upstream) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=upstream.url, api_key="k", max_retries=0) as client:
-        yield client
 
 
 def send(client: anthropic.Anthropic, model: str = SONNET, text: str = LONG, ttl: str = "5m", user: str = "hi") -> Any:
@@ -104,23 +105,150 @@ def test_an_invalid_key_is_refused(upstream: Upstream) -> None:
         send(client)
 
 
-def test_unknown_path(upstream: Upstream) -> None:
-    with openai.OpenAI(base_url=f"{upstream.url}/v1", api_key="k", max_retries=0) as client:
-        with pytest.raises(openai.NotFoundError):
-            client.embeddings.create(model="x", input="y")
-        with pytest.raises(openai.BadRequestError, match="Missing required parameter: 'messages'"):
-            client.chat.completions.create(model="gpt-4o", messages=[])
+def test_unknown_path(gpt: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError):
+        gpt.embeddings.create(model="x", input="y")
+    with pytest.raises(openai.BadRequestError, match="Missing required parameter: 'messages'"):
+        gpt.chat.completions.create(model="gpt-4o", messages=[])
 
 
-def test_openai_caches_on_its_own_and_newer_models_bill_the_write(upstream: Upstream, clock: Any) -> None:
+def test_openai_caches_on_its_own_and_newer_models_bill_the_write(gpt: openai.OpenAI, clock: Any) -> None:
     def ask(model: str) -> Any:
         messages: Any = [{"role": "system", "content": LONG}, {"role": "user", "content": "hi"}]
-        return client.chat.completions.create(model=model, messages=messages).usage.prompt_tokens_details
+        return gpt.chat.completions.create(model=model, messages=messages).usage.prompt_tokens_details
 
-    with openai.OpenAI(base_url=f"{upstream.url}/v1", api_key="k", max_retries=0) as client:
-        older, newer = ask("gpt-4o"), ask("gpt-6-luna")
-        assert (older.cached_tokens, older.cache_write_tokens) == (0, 0)
-        assert newer.cache_write_tokens > 4000
-        assert ask("gpt-4o").cached_tokens % 128 == 0 < ask("gpt-6-luna").cached_tokens
-        clock.now += 1801
-        assert ask("gpt-6-luna").cached_tokens == 0
+    older, newer = ask("gpt-4o"), ask("gpt-6-luna")
+    assert (older.cached_tokens, older.cache_write_tokens) == (0, 0)
+    assert newer.cache_write_tokens > 4000
+    assert ask("gpt-4o").cached_tokens % 128 == 0 < ask("gpt-6-luna").cached_tokens
+    clock.now += 1801
+    assert ask("gpt-6-luna").cached_tokens == 0
+
+
+FIRST = {"model": SONNET, "max_tokens": 50, "messages": [{"role": "user", "content": "hi"}]}
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [
+        (Failure(429, "rate_limit_error", headers={"retry-after": "7"}), anthropic.RateLimitError),
+        (Failure(429, "rate_limit_error"), anthropic.RateLimitError),
+        (Failure(529), anthropic.OverloadedError),
+        (Failure(500, "api_error"), anthropic.InternalServerError),
+        (Failure(503, "api_error"), anthropic.ServiceUnavailableError),
+        (Failure(400, "invalid_request_error"), anthropic.BadRequestError),
+        (Failure(401, "authentication_error"), anthropic.AuthenticationError),
+        (Failure(is_reset=True), anthropic.APIConnectionError),
+    ],
+    ids=str,
+)
+def test_failures_are_the_providers(claude: Any, upstream: Upstream, failure: Failure, error: type[Exception]) -> None:
+    upstream.failures.append(failure)
+    with pytest.raises(error) as caught:
+        claude.messages.create(**FIRST)
+    response = getattr(caught.value, "response", None)
+    if response is not None:
+        assert response.status_code == failure.status
+        assert response.headers.get("retry-after") == failure.headers.get("retry-after")
+        assert response.headers["request-id"] == upstream.log[-1].request_id == caught.value.request_id
+    assert upstream.bills == []
+    assert claude.messages.create(**FIRST).content  # once
+
+
+def test_openai_failures(gpt: openai.OpenAI, upstream: Upstream) -> None:
+    details = {"error_code": "insufficient_quota"}
+    upstream.failures += [Failure(429, "rate_limit_error", details=details), Failure(is_reset=True)]
+    with pytest.raises(openai.RateLimitError) as caught:
+        gpt.responses.create(model="gpt-6-luna", input="hi")
+    assert (caught.value.code, caught.value.request_id) == ("insufficient_quota", upstream.log[-1].request_id)
+    with pytest.raises(openai.APIConnectionError):
+        gpt.responses.create(model="gpt-6-luna", input="hi")
+
+
+def test_late_but_answered_and_free_for_a_client_that_left(claude: Any, upstream: Upstream) -> None:
+    upstream.failures += [Failure(200, delay_s=0.2), Failure(200, delay_s=0.4)]
+    assert claude.messages.create(**FIRST).content
+    with pytest.raises(anthropic.APITimeoutError):
+        claude.with_options(timeout=0.1).messages.create(**FIRST)
+    time.sleep(0.5)
+    assert [bill.request_id for bill in upstream.bills] == [upstream.log[0].request_id]
+
+
+def test_until_the_response_begins_nothing_can_be_read(claude: Any, upstream: Upstream) -> None:
+    upstream.failures.append(Failure(200, delay_s=0.5, model=SONNET))
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(send, claude)
+        while not upstream.log:
+            time.sleep(0.01)
+        meanwhile = send(claude)
+    assert (meanwhile.cache_read_input_tokens, slow.result().cache_read_input_tokens) == (0, 0)
+    assert send(claude).cache_read_input_tokens == meanwhile.cache_creation_input_tokens
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_streams_can_break(claude: Any, gpt: Any, upstream: Upstream, after: int) -> None:
+    def stream(kind: str) -> Any:
+        if kind == "messages":
+            return claude.messages.create(**FIRST, stream=True)
+        if kind == "chat":
+            return gpt.chat.completions.create(model="gpt-6-luna", messages=FIRST["messages"], stream=True)
+        return gpt.responses.create(model="gpt-6-luna", input="hi", stream=True)
+
+    for kind, broken, told in (
+        ("messages", httpx2.RemoteProtocolError, anthropic.APIStatusError),
+        ("chat", openai.APIConnectionError, openai.APIError),
+        ("responses", openai.APIConnectionError, None),  # an error is an event like others, for the caller to see
+    ):
+        upstream.failures += [Failure(cut_after=after), Failure(malformed_after=after), Failure(error_after=after)]
+        with pytest.raises(broken):
+            list(stream(kind))
+        with pytest.raises(json.JSONDecodeError):
+            list(stream(kind))
+        if told is None:
+            last = list(stream(kind))[-1]
+            assert (last.type, last.code, last.sequence_number) == ("error", "overloaded_error", after)
+            continue
+        with pytest.raises(told, match="simulated failure") as caught:
+            list(stream(kind))
+        if kind == "messages":
+            assert (caught.value.status_code, caught.value.type) == (200, "overloaded_error")
+
+
+def test_the_log_has_everything_but_the_key(upstream: Upstream) -> None:
+    key = "sk-very-secret"
+    with anthropic.Anthropic(base_url=upstream.url, api_key=key, max_retries=0) as client:
+        client.messages.create(**FIRST, extra_headers={"x-demo-tag": "t", "x-api-key": key})
+    exchange, bill = upstream.log[0], upstream.bills[0]
+    assert (exchange.method, exchange.path, exchange.body) == ("POST", "/v1/messages", FIRST)
+    assert exchange.body is upstream.requests[0]
+    assert exchange.headers["anthropic-version"] == "2026-10-21"
+    assert (bill.request_id, bill.tag) == (exchange.request_id, "t")
+    assert key not in repr(upstream.log)
+
+
+def test_what_is_no_json(upstream: Upstream) -> None:
+    for content in (b"{", b"[1]", b"\xff"):
+        reply = httpx2.post(f"{upstream.url}/v1/messages", content=content, headers={"x-api-key": "k"})
+        assert (reply.status_code, reply.json()["type"]) == (400, "error")
+    assert upstream.requests == []
+
+
+def test_it_serves_by_hand() -> None:
+    command = [sys.executable, "-m", "router.offline", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        try:
+            with anthropic.Anthropic(base_url=url, api_key="k", max_retries=0) as client:
+                assert client.messages.create(**FIRST).content
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert (process.wait(10), process.stderr and process.stderr.read()) == (0, "stopped\n")
+
+
+def test_a_port_that_is_taken(upstream: Upstream) -> None:
+    port = upstream.url.rpartition(":")[2]
+    command = [sys.executable, "-m", "router.offline", "--port", port]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"cannot listen on port {port}" in done.stderr
