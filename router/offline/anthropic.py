@@ -21,13 +21,13 @@ def messages(account: Account, body: dict[str, Any], call: Call) -> Answer:
     priced = _find(account, body)
     model = claude(priced.id)
     validation.check(body, model, call)
-    read, prefix = replies.readable(body, priced.id, model, call.headers.get("anthropic-beta", ""))
+    read = replies.readable(body, priced.id, model, call.headers.get("anthropic-beta", ""))
     positions = prompt.anthropic_positions(read, model)
     total = positions[-1].tokens
     validation.check_length(total, priced.context_tokens)
     use = account.cache.use_anthropic(priced.id, model.cache_min_tokens, positions, account.clock())
     reply = account.answer(body, priced.id) if body["max_tokens"] else Reply()
-    content, stop = _content(account, reply, body, priced.id, prefix, model)
+    content, stop = _content(account, reply, read, priced.id, model)
     n_thought = prompt.count_tokens(reply.thinking)
     n_called = sum(prompt.count_tokens(json.dumps(b["input"])) for b in content if b["type"] == "tool_use")
     n_said = sum(prompt.count_tokens(b["text"]) for b in content if b["type"] == "text")
@@ -53,7 +53,7 @@ def count_tokens(account: Account, body: dict[str, Any], call: Call) -> Answer:
     priced = _find(account, body)
     model = claude(priced.id)
     validation.check_prompt(body, model)
-    read, _ = replies.readable(body, priced.id, model, call.headers.get("anthropic-beta", ""))
+    read = replies.readable(body, priced.id, model, call.headers.get("anthropic-beta", ""))
     return Answer({"input_tokens": prompt.anthropic_positions(read, model)[-1].tokens})
 
 
@@ -84,14 +84,14 @@ def _find(account: Account, body: dict[str, Any]) -> Any:
 
 
 def _content(
-    account: Account, reply: Reply, body: dict[str, Any], model_id: str, prefix: str, model: Claude
+    account: Account, reply: Reply, body: dict[str, Any], model_id: str, model: Claude
 ) -> tuple[list[dict[str, Any]], tuple[str, str | None]]:
     """The reply's blocks, and (stop_reason, stop_sequence): text ends at a stop sequence or at max_tokens."""
     content: list[dict[str, Any]] = []
     if reply.thinking:
         shown = (body.get("thinking") or {}).get("display") or ("omitted" if model.omits_thinking else "summarized")
         thinking = reply.thinking if shown == "summarized" else ""
-        signature = replies.sign(model_id, prefix, thinking)
+        signature = replies.sign(model_id, replies.prefix(body), thinking)
         content.append({"type": "thinking", "thinking": thinking, "signature": signature})
     left = body["max_tokens"] - prompt.count_tokens(reply.thinking)
     stops = [(reply.text.find(stop), stop) for stop in body.get("stop_sequences") or () if stop in reply.text]

@@ -34,6 +34,7 @@ class Batch:
     request: Mapping[str, Any]
     headers: Mapping[str, str]
     results: list[tuple[str, dict[str, Any] | Rejected]] | None = None
+    ended_at: float = 0.0
     files: dict[str, str] = field(default_factory=dict)
     errors: list[dict[str, Any]] = field(default_factory=list)
 
@@ -186,6 +187,7 @@ def _work(account: Account, batch: Batch, answer: Callable[[Account, dict[str, A
                 results.append((name, answered.body))
             except Rejected as rejected:
                 results.append((name, rejected))
+        batch.ended_at = batch.created_at + account.batch_delay_s
         batch.results = results[::-1] if account.is_batch_out_of_order else results
 
 
@@ -205,7 +207,7 @@ def _anthropic_batch(batch: Batch, url: str) -> dict[str, Any]:
         "request_counts": counts,
         "created_at": _date(batch.created_at),
         "expires_at": _date(batch.created_at + EXPIRES_S),
-        "ended_at": _date(batch.created_at) if is_ended else None,
+        "ended_at": _date(batch.ended_at) if is_ended else None,
         "archived_at": None,
         "cancel_initiated_at": None,
         "results_url": f"{url}/v1/messages/batches/{batch.id}/results" if is_ended else None,
@@ -229,7 +231,7 @@ def _openai_batch(batch: Batch) -> dict[str, Any]:
         "status": status,
         "created_at": int(batch.created_at),
         "expires_at": int(batch.created_at + EXPIRES_S),
-        "completed_at": int(batch.created_at) if is_done else None,
+        "completed_at": int(batch.ended_at) if is_done else None,
         "failed_at": int(batch.created_at) if batch.errors else None,
         "output_file_id": batch.files.get("output"),
         "error_file_id": batch.files.get("error"),

@@ -5,7 +5,7 @@ https://developers.openai.com/api/docs/guides/prompt-caching and the SDKs' types
 
 Assumed, for no document says so: each breakpoint that finds an entry refreshes that entry; of a run of tool_use blocks,
 or of tool_result blocks, only blocks of the same kind are one position; OpenAI's implicit breakpoint is at the end of
-the prompt, and one of an earlier request is found again where a message ends.
+the newest message that is not the assistant's, and one of an earlier request is found again where such a message ends.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class PrefixCache:
         """Read and write as the model's generation does. `implicit_ttl` is None in explicit mode.
 
         Models with breakpoints match at them alone, the latest 80, and write at the latest four: in implicit mode one
-        at the end of the prompt and three set by the request. Older models read the longest stored prefix, 128 tokens
-        at a time, and store for nothing.
+        at the end of the newest message and three set by the request. Older models read the longest stored prefix,
+        128 tokens at a time, and store for nothing.
         """
         total = positions[-1].tokens
         if not model.has_breakpoints:
@@ -91,13 +91,13 @@ class PrefixCache:
         marked = [i for i, position in enumerate(positions) if position.ttl]
         if implicit_ttl is None and not marked:
             return Use(total)
-        ends = {i for i, position in enumerate(positions) if position.is_message_end and implicit_ttl}
+        ends = [i for i, position in enumerate(positions) if position.ends_message and implicit_ttl]
         candidates = sorted({*marked, *ends}, reverse=True)[:MATCHED_BREAKPOINTS]
         with self._lock:
             hit = self._hit(model_id, candidates, positions, now)
         written = {i: positions[i].ttl for i in marked[-WRITES if implicit_ttl is None else 1 - WRITES :]}
-        if implicit_ttl is not None:
-            written.setdefault(len(positions) - 1, implicit_ttl)
+        if ends:
+            written.setdefault(ends[-1], implicit_ttl)
         return _billed(model_id, positions, hit, written, model.cache_min_tokens, now)
 
     def _hit(self, model_id: str, candidates: Iterable[int], positions: Sequence[Position], now: float) -> int:

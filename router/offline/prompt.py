@@ -26,13 +26,16 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """One place of the prompt: the hash of everything up to it, the tokens up to it, and its breakpoint's TTL."""
+    """One place of the prompt: the hash of everything up to it, the tokens up to it, and its breakpoint's TTL.
+
+    `ends_message`: a message ends here that OpenAI may place a breakpoint on, which is none of the assistant's.
+    """
 
     key: str
     tokens: int
     kind: str
     ttl: str | None = None
-    is_message_end: bool = True
+    ends_message: bool = True
 
 
 class Chain:
@@ -125,7 +128,7 @@ def openai_positions(body: Body, prompt: str) -> list[Position]:
     chain, found = Chain(str(body.get("prompt_cache_key"))), []
     for tool in body.get("tools") or ():
         chain.add("tools", tool)
-        found.append(Position(chain.key, chain.tokens, "tool", is_message_end=False))
+        found.append(Position(chain.key, chain.tokens, "tool", ends_message=False))
     if body.get("instructions"):
         chain.add("instructions", body["instructions"])
         found.append(Position(chain.key, chain.tokens, "instructions"))
@@ -134,15 +137,16 @@ def openai_positions(body: Body, prompt: str) -> list[Position]:
     for item in items:
         chain.add("item", without(item, "content", "output", "id", "status"))
         parts = blocks(item.get("content", item.get("output")))
+        is_models = item.get("role") == "assistant" or item.get("type") in ("function_call", "reasoning")
         for number, part in enumerate(parts):
             mark = part.get("prompt_cache_breakpoint")
             kind = str(part.get("type")).removeprefix("input_").removeprefix("output_")
             plain = without(part, "prompt_cache_breakpoint", "annotations", "logprobs")
             chain.add("part", {**plain, "type": kind})
             ttl = (mark.get("ttl") or default) if mark else None
-            found.append(Position(chain.key, chain.tokens, kind, ttl, number == len(parts) - 1))
+            found.append(Position(chain.key, chain.tokens, kind, ttl, number == len(parts) - 1 and not is_models))
         if not parts:
-            found.append(Position(chain.key, chain.tokens, "item"))
+            found.append(Position(chain.key, chain.tokens, "item", ends_message=not is_models))
     return found
 
 

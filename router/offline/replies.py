@@ -60,18 +60,26 @@ def sign(model_id: str, prefix: str, thinking: str) -> str:
     return base64.b64encode(f"{model_id}|{prefix}|{seal}".encode()).decode()
 
 
-def readable(body: Mapping[str, Any], model_id: str, model: Claude, betas: str) -> tuple[dict[str, Any], str]:
-    """The request without the thinking blocks that this model cannot read, and the hash of what is left.
+def prefix(body: Mapping[str, Any]) -> str:
+    """The hash of a whole request, which its reply's thinking is bound to."""
+    chain = _opening(body)
+    for message in body["messages"]:
+        for block in blocks(message.get("content")):
+            chain.add(str(message["role"]), without(block, "cache_control"))
+    return chain.key
+
+
+def readable(body: dict[str, Any], model_id: str, model: Claude, betas: str) -> dict[str, Any]:
+    """The request without the thinking blocks that this model cannot read.
 
     Those of other models are dropped, and so are not billed. Raises Rejected for a block that was not signed here, or
     that is bound to another conversation, unless the request asks to drop it.
     """
+    if not any(b.get("type") == "thinking" for m in body["messages"] for b in blocks(m.get("content"))):
+        return body
     binding = (body.get("thinking") or {}).get("block_binding") or {}
     drops = DROP_BETA in betas and binding.get("prefix_mismatch_behavior") == "drop_block"
-    chain = Chain()
-    for section in ("tools", "system"):
-        for block in blocks(body.get(section)):
-            chain.add(section, without(block, "cache_control"))
+    chain = _opening(body)
     messages = []
     for i, message in enumerate(body["messages"]):
         kept: list[Any] = []
@@ -90,7 +98,15 @@ def readable(body: Mapping[str, Any], model_id: str, model: Claude, betas: str) 
             chain.add(str(message["role"]), without(block, "cache_control"))
             kept.append(block)
         messages.append({**message, "content": kept})
-    return {**body, "messages": messages}, chain.key
+    return {**body, "messages": messages}
+
+
+def _opening(body: Mapping[str, Any]) -> Chain:
+    chain = Chain()
+    for section in ("tools", "system"):
+        for block in blocks(body.get(section)):
+            chain.add(section, without(block, "cache_control"))
+    return chain
 
 
 def _plain(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router.offline.models import Gpt, gpt
 from router.offline.prefixcache import PrefixCache, Use
@@ -227,3 +229,37 @@ class TestOpenAI:
         say(cache, prompt(("s", 2000, "30m")), implicit=None)
         between = [(f"b{n}", 1) for n in range(200)]
         assert say(cache, prompt(("s", 2000, "30m"), *between), implicit=None).read == 2000
+
+    def test_no_implicit_breakpoint_on_what_the_assistant_said(self) -> None:
+        asked = prompt(("s", 2000), ("q", 10))
+        last = Position("/s/q/a", 2030, "text", ends_message=False)
+        assert spent(say(PrefixCache(), [*asked, last])) == (0, 2010, 0, 20)
+
+
+PIECES = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 900)), min_size=1, max_size=30)
+MARKS = st.dictionaries(st.integers(0, 29), st.sampled_from(["5m", "1h"]), max_size=4)
+
+
+@given(st.lists(st.tuples(PIECES, MARKS, st.integers(0, 4000)), min_size=1, max_size=6))
+def test_parts_sum_to_the_prompt_and_sent_again_all_that_can_be_is_read(
+    asked: list[tuple[list[tuple[str, int]], dict[int, str], int]],
+) -> None:
+    caches = {"anthropic": PrefixCache(), "newer": PrefixCache(), "explicit": PrefixCache(), "older": PrefixCache()}
+    now = 0
+    for pieces, marks, pause in asked:
+        now += pause
+        positions = prompt(*((f"{c}{n}", n, *([marks[i]] if i in marks else [])) for i, (c, n) in enumerate(pieces)))
+        runs = {
+            "anthropic": lambda now, p=positions: ask(caches["anthropic"], p, now),
+            "newer": lambda now, p=positions: say(caches["newer"], p, now),
+            "explicit": lambda now, p=positions: say(caches["explicit"], p, now, implicit=None),
+            "older": lambda now, p=positions: say(caches["older"], p, now, OLD),
+        }
+        for name, run in runs.items():
+            use, again = run(now), run(now)
+            for one in (use, again):
+                assert min(spent(one)) >= 0
+                assert sum(spent(one)) == positions[-1].tokens
+            assert again.write_short == again.write_long == 0
+            if name != "older":
+                assert again.read == use.read + use.write_short + use.write_long

@@ -142,7 +142,9 @@ class TestOpenAI:
         bodies = [{"messages": [{"role": "user", "content": "x"}], "prompt_cache_key": key} for key in ("a", "b")]
         assert len({openai_positions(body, "messages")[0].key for body in bodies}) == 2
 
-    def test_only_the_last_part_ends_a_message(self) -> None:
+    def test_only_the_last_part_ends_a_message_and_none_of_the_assistants(self) -> None:
         parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-        body = {"messages": [{"role": "system", "content": parts}, {"role": "user", "content": "c"}]}
-        assert [p.is_message_end for p in openai_positions(body, "messages")] == [False, True, True]
+        messages = [{"role": "system", "content": parts}, {"role": "assistant", "content": "c", "tool_calls": []}]
+        messages += [{"role": "assistant", "content": None}, {"role": "tool", "content": "d"}]
+        ends = [p.ends_message for p in openai_positions({"messages": messages}, "messages")]
+        assert ends == [False, True, False, False, True]
