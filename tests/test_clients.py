@@ -152,7 +152,7 @@ class TestAnthropic:
 
     def test_raw_responses(self, claude: Any, upstream: Upstream) -> None:
         raw = claude.messages.with_raw_response.create(model="auto", max_tokens=64, messages=USER)
-        assert raw.headers["request-id"] == "req_offline"
+        assert raw.headers["request-id"] == upstream.bills[-1].request_id
         assert raw.parse().model == "claude-haiku-4-5"
         settled(upstream, claude)
         raw = claude.messages.with_raw_response.create(model="auto", max_tokens=64, messages=USER, stream=True)
