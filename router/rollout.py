@@ -1,4 +1,4 @@
-"""Which artifact of a folder serves: a pointer file, replaced whole; a canary by share of conversations; the verdict on it.
+"""Which artifact of a folder serves: a pointer file, replaced whole; a canary by share of conversations; its verdict.
 
 A folder with `current.json` can be named wherever an artifact can (`artifact = "models"`): it stands for its champion.
 """

@@ -43,8 +43,9 @@ N_BENT = len(STRUCTURE) * (1 + len(KNOTS))
 
 @dataclass(frozen=True)
 class Shard:
-    """Encoded texts: `dense` float32 [n, N_BENT + DIMENSIONS], the design's bent structure and embedded sum; tokens `ids`
-    int32 [n_ids], of which row i has ids[ends[i]:ends[i + 1]]; `inverse` float64 [n], 1 over its idf vector's length.
+    """Encoded texts: `dense` float32 [n, N_BENT + DIMENSIONS], the design's bent structure and embedded sum; tokens
+    `ids` int32 [n_ids], of which row i has ids[ends[i]:ends[i + 1]]; `inverse` float64 [n], 1 over the idf vector's
+    length.
     """
 
     dense: npt.NDArray[np.float32]

@@ -140,17 +140,16 @@ def render_retrained(
     doubtful = "not estimated" if noise["share"] is None else f"{noise['share']:.1%}"
     return f"""# {name}
 
-{metrics["base"]}, retrained on {metrics["n_labels"]} labels of its user's traffic with {metrics["base"]} as prior: it
-differs where the labels say so. {metrics["n_training"]} texts trained it, {metrics["n_held_out"]} were held out for the
-gate, whole groups of near-duplicates and conversations on one side ({metrics["n_groups"]} groups). What the gate found is
-in gate.json.
+{metrics["base"]}, retrained on {metrics["n_labels"]} labels of its user's traffic, with {metrics["base"]} as prior.
+{metrics["n_training"]} texts trained it, {metrics["n_held_out"]} were held out for the gate, whole groups of
+near-duplicates and conversations on one side ({metrics["n_groups"]} groups). What the gate found is in gate.json.
 
 ## Labels
 
 By method: {", ".join(f"{method} {n}" for method, n in metrics["methods"].items())}. Required tier:
 {_shares(metrics["shares"])}. {conflicts["repeated_texts"]} texts come more than once, {conflicts["conflicting_texts"]}
-with labels that disagree: {conflicts["decision"]}. Share of the {noise["n_sure"]} sure labels that look wrong (confident
-learning, out of fold): {doubtful}.
+with labels that disagree: {conflicts["decision"]}. Share of the {noise["n_sure"]} sure labels that look wrong
+(confident learning, out of fold): {doubtful}.
 
 ## On the training side, out of fold
 

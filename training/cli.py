@@ -28,12 +28,17 @@ _prompts = click.option(
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Texts (query_id, text) for a file of scores (query_id, model, score).",
 )
-_tiers = click.option("--tier", "tiers", multiple=True, metavar="TIER=MODEL,MODEL", help="Whose scores stand for a tier.")
+_tiers = click.option(
+    "--tier", "tiers", multiple=True, metavar="TIER=MODEL,MODEL", help="Whose scores stand for a tier."
+)
 
 
 @click.command()
 @click.option(
-    "--labels", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Parquet, JSONL or CSV with labels."
+    "--labels",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Parquet, JSONL or CSV with labels.",
 )
 @_prompts
 @_tiers
@@ -92,6 +97,75 @@ def retrain(
         click.echo(_serving(out.parent), err=as_json)
     elif not as_json:
         click.echo(f"promote it: tierwise models promote {out.name}{_folder_option(out.parent)}")
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--by",
+    type=click.Choice(["outcomes", "judge", "ask", "hand"]),
+    default="outcomes",
+    show_default=True,
+    help="Scores that are there; a blind comparison; a small model's word; you.",
+)
+@click.option("--by-hand", is_flag=True, help="The same as --by hand.")
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="JSONL, added to.")
+@click.option("--n", "n", default=300, show_default=True, type=click.IntRange(1), help="How many texts to choose.")
+@click.option("--fleet", "-f", metavar="NAME", help="Whose cheap and top models answer; default: claude.")
+@click.option("--judge", "judge_model", metavar="MODEL", help="Who compares; default: the fleet's top model.")
+@click.option("--batch", is_flag=True, help="As batches: half the price, within 24 hours.")
+@click.option("--budget-usd", type=float, help="Never pay more than this, earlier runs of this --out included.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask before paying.")
+@click.option("--base", metavar="DIR", help="The artifact whose doubt chooses the texts; default: the shipped one.")
+@_prompts
+@_tiers
+def label(
+    source: Path,
+    by: str,
+    by_hand: bool,
+    out: Path,
+    n: int,
+    fleet: str | None,
+    judge_model: str | None,
+    batch: bool,
+    budget_usd: float | None,
+    yes: bool,
+    base: str | None,
+    prompts: Path | None,
+    tiers: tuple[str, ...],
+) -> None:
+    """Turn traffic into labels for `tierwise retrain`. Parquet, JSONL or CSV with `text`, or `messages` as sent.
+
+    --by outcomes takes all rows; the others choose texts where a label helps most. Run the same command again to go on
+    after an interruption: nothing is paid for twice.
+
+    \b
+    Examples:
+      tierwise label scores.parquet --tier simple=small --tier complex=large --out labels.jsonl
+      tierwise label traffic.jsonl --by judge --n 500 --batch --budget-usd 20 --out labels.jsonl
+      tierwise label traffic.jsonl --by hand --out labels.jsonl
+    """
+    from router import artifact
+    from training import export
+    from training import label as labels
+
+    by = "hand" if by_hand else by
+    with labels.Book(out) as book:
+        if by == "outcomes":
+            _label_from_outcomes(_source(source, prompts, tiers), book)
+        else:
+            queries = labels.choose(source, n, export.read_unfolded(artifact.find(base)))
+            done = book.labelled({"hand": "by-hand"}.get(by, by))
+            left = [query for query in queries if query.text not in done]
+            click.echo(f"{len(queries)} texts chosen, {len(queries) - len(left)} labelled already", err=True)
+            if by == "hand":
+                _label_by_hand(left, book)
+            elif left:
+                _label_by_models(left, by, book, fleet, judge_model, batch, budget_usd, yes)
+        for row in labels.agreement(book.labels):
+            kappa = "not defined" if row["kappa"] is None else f"{row['kappa']:.2f}"
+            click.echo(f"{' and '.join(row['methods'])} agree on {row['agree']:.0%} of {row['n']} texts, kappa {kappa}")
+        click.echo(f"{len(book.labels)} labels in {out}")
 
 
 @click.group()
@@ -159,9 +233,12 @@ def diff(one: str, other: str, models_folder: Path, as_json: bool) -> None:
     click.echo(f"files that differ: {', '.join(report['files_changed']) or 'none'}")
     for point, row in report["operating_points"].items():
         changes = ", ".join(
-            f"{tier} {row['thresholds'][0][tier]:.3f} -> {row['thresholds'][1][tier]:.3f}" for tier in row["thresholds"][0]
+            f"{tier} {row['thresholds'][0][tier]:.3f} -> {row['thresholds'][1][tier]:.3f}"
+            for tier in row["thresholds"][0]
         )
-        click.echo(f"{point:<10}{changes}; of {report['n_queries']} queries {row['up']:.1%} go up, {row['down']:.1%} down")
+        click.echo(
+            f"{point:<10}{changes}; of {report['n_queries']} queries {row['up']:.1%} go up, {row['down']:.1%} down"
+        )
 
 
 @models.command()
@@ -204,6 +281,82 @@ def rollback(models_folder: Path, if_worse: Path | None) -> None:
     click.echo(_serving(models_folder))
 
 
+def _label_from_outcomes(source: Any, book: Any) -> None:
+    from training import label, traffic
+
+    done = book.labelled("outcomes")
+    with _Bars() as progress:
+        total, n = traffic.count(source), 0
+        for batch in label.from_outcomes(source):
+            book.add([row for row in batch if row.text not in done])
+            progress("labelling", n := n + len(batch), total)
+
+
+def _label_by_hand(queries: list[Any], book: Any) -> None:
+    from training import label
+
+    def show(query: Any, number: int, total: int) -> None:
+        text = query.text if len(query.text) <= 2000 else f"{query.text[:1500]}\n[...]\n{query.text[-500:]}"
+        click.echo(f"\n--- {number} of {total} ---\n{text}\n")
+        click.echo("s simple   m moderate   c complex   space skip   u undo   q stop", err=True)
+
+    who = os.environ.get("USER") or "a person"
+    label.by_hand(queries, book, who, lambda: click.getchar(), show)
+
+
+def _label_by_models(
+    queries: list[Any],
+    by: str,
+    book: Any,
+    fleet: str | None,
+    judge_model: str | None,
+    batch: bool,
+    budget_usd: float | None,
+    yes: bool,
+) -> None:
+    from decimal import Decimal
+
+    from router import catalog, settings
+    from training import label
+    from training.calls import Caller, Journal, client_for
+    from training.judge import Judge
+
+    config = settings.load()
+    models = catalog.shipped().extended(config.fleets)
+    chosen = models.fleet(fleet or config.fleet or catalog.DEFAULT_FLEETS["anthropic"])
+    judging = models.find(judge_model) if judge_model else None
+    if judge_model and (judging is None or judging.provider != chosen.provider):
+        raise click.BadParameter(
+            f"{judge_model!r} is no model of {chosen.provider} in the catalog", param_hint="--judge"
+        )
+    judge, client = Judge.of(chosen, judging), client_for(chosen.provider)
+    most = label.most_usd(queries, by, judge, batch)
+    limit = None if budget_usd is None else Decimal(str(budget_usd))
+    how = "as batches at half the price" if batch else "call by call"
+    click.echo(f"{len(queries)} texts through {chosen.provider}, {how}: at most ${most:.2f}", err=True)
+    if limit is not None and most > limit:
+        click.echo(f"above the budget of ${limit}: it stops before the budget is passed", err=True)
+    if not yes:
+        click.confirm("Pay up to that?", abort=True, err=True)
+    size = len(queries) if batch else label.BLOCK
+    with Journal(book.path.with_suffix(".journal.db")) as journal, _Bars() as progress:
+        n_calls, n_done = len(queries) * (4 if by == "judge" else 1), 0
+
+        def answered(n: int) -> None:
+            nonlocal n_done
+            n_done += n
+            progress("answers", n_done, n_calls)
+
+        caller = Caller(client, journal, is_batch=batch, budget_usd=limit, progress=answered)
+        for start in range(0, len(queries), size):
+            part = queries[start : start + size]
+            if by == "judge":
+                book.add(label.judge_labels(part, judge, caller))
+            else:
+                book.add(label.asked_labels(part, judge.cheap, caller))
+        click.echo(f"spent ${journal.spent_usd:.4f} in all", err=True)
+
+
 class _Bars:
     """A tqdm bar for each step, on stderr, only on a terminal."""
 
@@ -235,7 +388,9 @@ def _source(path: Path, prompts: Path | None, tiers: tuple[str, ...]) -> Any:
     for given in tiers:
         tier, _, names = given.partition("=")
         if tier not in list(Tier) or not names:
-            raise click.BadParameter(f"{given!r}: expected TIER=MODEL,MODEL; tiers: {', '.join(Tier)}", param_hint="--tier")
+            raise click.BadParameter(
+                f"{given!r}: expected TIER=MODEL,MODEL; tiers: {', '.join(Tier)}", param_hint="--tier"
+            )
         known |= dict.fromkeys(names.split(","), Tier(tier))
     return Source(path, prompts, known or None)
 
@@ -256,7 +411,9 @@ def _serving(folder: Path) -> str:
 
     pointer = pointer_of(folder)
     canary = f", {pointer.canary} to {pointer.share:.0%} of the conversations" if pointer.canary else ""
-    return f"{folder} serves {pointer.champion}{canary}; use it with artifact = {json.dumps(str(folder))} in tierwise.toml"
+    return (
+        f"{folder} serves {pointer.champion}{canary}; use it with artifact = {json.dumps(str(folder))} in tierwise.toml"
+    )
 
 
 def _folder_option(folder: Path) -> str:
@@ -266,7 +423,9 @@ def _folder_option(folder: Path) -> str:
 def _print_retrained(out: Path, metrics: dict[str, Any], report: Any, champion: str) -> None:
     conflicts, noise = metrics["conflicts"], metrics["noise"]
     shares = ", ".join(f"{tier} {share:.0%}" for tier, share in metrics["shares"].items())
-    click.echo(f"labels      {metrics['n_labels']}: {metrics['n_training']} train, {metrics['n_held_out']} held out; {shares}")
+    click.echo(
+        f"labels      {metrics['n_labels']}: {metrics['n_training']} train, {metrics['n_held_out']} held out; {shares}"
+    )
     if conflicts["repeated_texts"]:
         rows = "; ".join("rows " + ", ".join(map(str, rows)) for rows in conflicts["examples_by_row"][:3])
         disagree = f", {conflicts['conflicting_texts']} with labels that disagree ({rows})" if rows else ""

@@ -29,7 +29,7 @@ class Hasher:
         self._hash = chance.integers(0, 2**16, (N_HASHES, n_tokens + 1), dtype=np.uint16)
 
     def sign(self, ids: npt.NDArray[np.int32], ends: npt.NDArray[np.int64]) -> Signatures:
-        """uint16 [n_texts, N_HASHES]; text i has the tokens ids[ends[i]:ends[i + 1]]. An empty text is like no other."""
+        """uint16 [n_texts, N_HASHES]; text i has the tokens ids[ends[i]:ends[i + 1]]. An empty text is like none."""
         n_texts = len(ends) - 1
         empty = np.flatnonzero(np.diff(ends) == 0)
         padded = np.append(ids, len(self._hash[0]) - 1)  # so that reduceat may start past the last token

@@ -46,7 +46,7 @@ def cpt(score: Array, weak: Array, strong: Array, level: float, seed: int = 0) -
 
 @dataclass(frozen=True)
 class GainCurve:
-    """APGR of one scorer, and of each bootstrap draw [N_DRAWS]; the draws of two scorers of the same rows are paired."""
+    """APGR of one scorer, and of each bootstrap draw [N_DRAWS]; those of two scorers of the same rows are paired."""
 
     apgr: float
     draws: Array
@@ -62,7 +62,7 @@ N_DRAWS = 1000
 
 
 def gain_curve(score: Array, gain: Array, weights: Array, groups: npt.NDArray[np.int_]) -> GainCurve:
-    """APGR of weighted rows whose `gain` in [0, 1] a strong model brings; whole groups are drawn. .5 without any gain."""
+    """APGR of weighted rows: `gain` in [0, 1] is what a strong model adds; whole groups are drawn. .5 without gain."""
     rng = np.random.default_rng(0)
     order = np.lexsort((rng.random(len(score)), -score))
     _, group = np.unique(groups, return_inverse=True)

@@ -176,7 +176,8 @@ def _learnable(manifest: Manifest) -> Check:
     """Shuffled labels are as good on the held-out side as on the other: at random. This check sees them for what they
     are on the training side, which is larger.
     """
-    quality: Any = manifest.metrics["retrained"]["out_of_fold"] if "retrained" in manifest.metrics else {}  # type: ignore[index]
+    retrained: Any = manifest.metrics.get("retrained", {})
+    quality = retrained.get("out_of_fold", {})
     low, high = quality.get("apgr_interval", (0.0, 0.0))
     found = f"APGR out of fold {quality.get('apgr', 0.0):.3f} [{low:.3f}, {high:.3f}]"
     return Check("labels follow from texts", low > 0.5, found, "a lower bound above .5, which is random")

@@ -70,12 +70,14 @@ def roll_back(models: Path) -> Pointer:
 
 
 def judged(models: Path, rows: Iterable[dict[str, Any]]) -> tuple[Verdict, str]:
-    """The verdict on the canary from feedback rows {"artifact", "good", "conversation"}; a bad row makes a conversation
-    bad. Raises NotPromoted without a canary.
+    """The verdict on the canary from feedback rows {"artifact", "good", "conversation"}; one bad row makes a whole
+    conversation bad. Raises NotPromoted without a canary.
     """
     pointer = pointer_of(models)
     if pointer.canary is None:
-        raise NotPromoted(f"{models} has no canary to judge; start one with `tierwise models promote NAME --canary 10%`")
+        raise NotPromoted(
+            f"{models} has no canary to judge; start one with `tierwise models promote NAME --canary 10%`"
+        )
     bad: dict[str, dict[str, bool]] = {pointer.champion: {}, pointer.canary: {}}
     for number, row in enumerate(rows, start=1):
         if not isinstance(row.get("good"), bool):

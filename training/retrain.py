@@ -42,9 +42,9 @@ CROSS_FIT_ROWS = 20_000
 
 TUNING_ROWS = 4000
 REHEARSAL = 0.05
-"""Weight of our own queries, as the base answers them, against the user's labels: what keeps the base's manners. Without,
-the behavioural suite falls from 248 to between 210 and 239; .03 / .1 give 249 / 261 and out of fold .560 / .557 on
-routerbench_subset, 248 / 254 and .612 / .600 on routerdc_7models, 226 / 232 and .681 / .678 on bfcl_v1.
+"""Weight of our own queries, as the base answers them, against the user's labels: what keeps the base's manners.
+Without, the behavioural suite falls from 248 to between 210 and 239; .03 / .1 give 249 / 261 and out of fold
+.560 / .557 on routerbench_subset, 248 / 254 and .612 / .600 on routerdc_7models, 226 / 232 and .681 / .678 on bfcl_v1.
 """
 
 Progress = Callable[[str, int, int], None]
@@ -93,8 +93,9 @@ def learn(
     progress: Progress = lambda *_: None,
     rehearsal: float = REHEARSAL,
 ) -> tuple[dict[str, Any], HeldOut]:
-    """Write the challenger `folder`; returns its figures and what it was not trained on. Deterministic: the same bytes for
-    the same input. Raises LabelError when the labels cannot be learned from.
+    """Write the challenger `folder`; returns its figures and the rows that it was not trained on.
+
+    Deterministic: the same bytes for the same input. Raises LabelError when the labels cannot be learned from.
     """
     with threadpool_limits(1):  # the order of sums, and so the last bits, would depend on the number of cores
         return _learn(source, base, folder, Memory(cache, verbose=0), progress, rehearsal)
@@ -236,8 +237,8 @@ def check(rows: Labelled) -> None:
     if (mass >= MIN_OF_TIER).sum() < 2:
         only = list(Tier)[int(mass.argmax())]
         raise LabelError(
-            f"{n} labels, and all but {n - mass.max():.0f} say {only}: there is nothing to tell apart; label queries of "
-            f"other tiers, at least {MIN_OF_TIER} of a second one"
+            f"{n} labels, and all but {n - mass.max():.0f} say {only}: there is nothing to tell apart; label queries "
+            f"of other tiers, at least {MIN_OF_TIER} of a second one"
         )
     largest = int(np.bincount(rows.groups[rows.weights > 0]).max())
     if largest > n / 2:

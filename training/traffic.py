@@ -106,7 +106,7 @@ def frames(path: Path) -> Iterator[pd.DataFrame]:
         if path.suffix == ".parquet":
             yield from (batch.to_pandas() for batch in pq.ParquetFile(path).iter_batches(BATCH))
         elif path.suffix == ".csv":
-            yield from pd.read_csv(path, chunksize=BATCH, dtype={name: str for name in (*TEXT_COLUMNS, *SLICES)})
+            yield from pd.read_csv(path, chunksize=BATCH, dtype=dict.fromkeys((*TEXT_COLUMNS, *SLICES), str))
         elif path.suffix == ".jsonl":
             yield from _json_lines(path)
         else:

@@ -88,6 +88,22 @@ def get_anthropic(account: Account, batch_id: str, url: str) -> dict[str, Any]:
     return _anthropic_batch(batch, url)
 
 
+def list_anthropic(account: Account) -> dict[str, Any]:
+    """GET /v1/messages/batches: all of them, newest first."""
+    listed = [_anthropic_batch(b, "") for b in reversed(account.batches.values()) if b.id.startswith("msgbatch")]
+    return {"data": listed, "has_more": False, **_ends(listed)}
+
+
+def list_openai(account: Account) -> dict[str, Any]:
+    """GET /v1/batches: all of them, newest first."""
+    listed = [_openai_batch(b) for b in reversed(account.batches.values()) if not b.id.startswith("msgbatch")]
+    return {"object": "list", "data": listed, "has_more": False, **_ends(listed)}
+
+
+def _ends(listed: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"first_id": listed[0]["id"], "last_id": listed[-1]["id"]} if listed else {}
+
+
 def anthropic_results(account: Account, batch_id: str) -> bytes:
     """GET /v1/messages/batches/{id}/results, as JSON Lines. Raises Rejected while there are none."""
     batch = _find(account, batch_id)

@@ -137,6 +137,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _get(self, _: bytes) -> None:
         upstream, path = self.serves, self._path
+        if path == "/v1/messages/batches":
+            return self._json(batches.list_anthropic(upstream))
+        if path == "/v1/batches":
+            return self._json(batches.list_openai(upstream))
         if match := re.fullmatch(r"/v1/messages/batches/([^/]+)(/results)?", path):
             if match[2]:
                 return self._send(batches.anthropic_results(upstream, match[1]), "application/x-jsonl")
