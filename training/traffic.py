@@ -116,7 +116,8 @@ def frames(path: Path) -> Iterator[pd.DataFrame]:
 
 
 def count(source: Source) -> int:
-    """About how many labels a source holds: its rows, for a progress bar."""
+    """About how many labels a source holds: its rows, for a progress bar. Raises LabelError without any."""
+    columns(source.path)
     if source.path.suffix == ".parquet":
         return int(pq.ParquetFile(source.path).metadata.num_rows)
     with source.path.open("rb") as file:
@@ -256,8 +257,8 @@ def _targets(frame: pd.DataFrame, source: Source, numbers: npt.NDArray[np.int_])
     wrong = ~frame["tier"].isin(list(Tier))
     if wrong.any():
         at = int(np.flatnonzero(wrong)[0])
-        value = frame["tier"].iloc[at]
-        near = get_close_matches(str(value).lower(), list(Tier), n=1)
+        value = frame["tier"].tolist()[at]
+        near = get_close_matches(str(value).lower(), [tier.value for tier in Tier], n=1)
         remedy = f"did you mean {near[0]!r}?" if near else "map your labels to these names"
         raise LabelError(
             f"{source.path}: row {numbers[at]}: tier {value!r} is none of {', '.join(Tier)}; {remedy} "
@@ -289,7 +290,7 @@ def _weights(frame: pd.DataFrame, path: Path, numbers: npt.NDArray[np.int_]) -> 
     weights = pd.to_numeric(frame["weight"].fillna(1.0), errors="coerce").to_numpy(float)
     wrong = np.flatnonzero(~(np.isfinite(weights) & (weights > 0)))
     if wrong.size:
-        value = frame["weight"].iloc[wrong[0]]
+        value = frame["weight"].tolist()[wrong[0]]
         raise LabelError(f"{path}: row {numbers[wrong[0]]}: weight is {value!r}, expected a number above 0")
     return weights
 
@@ -299,7 +300,7 @@ def _methods(frame: pd.DataFrame, path: Path, numbers: npt.NDArray[np.int_]) -> 
         return np.full(len(frame), METHODS.index("given"), np.int8)
     wrong = np.flatnonzero(~frame["method"].isin(METHODS))
     if wrong.size:
-        value = frame["method"].iloc[wrong[0]]
+        value = frame["method"].tolist()[wrong[0]]
         raise LabelError(f"{path}: row {numbers[wrong[0]]}: method {value!r} is none of {', '.join(METHODS)}")
     return frame["method"].map(METHODS.index).to_numpy(np.int8)
 
