@@ -191,36 +191,30 @@ class Caller:
             )
 
     def _send(self, missing: list[Request], failures: list[str]) -> None:
-        """One by one, CONCURRENT at a time; the journal is written here only, as the replies come."""
+        """One by one, CONCURRENT at a time. Whatever stops it, the replies to what was sent are waited for and kept."""
         pending: dict[Future[Any], Request] = {}
-        queue = iter(missing)
         with ThreadPoolExecutor(CONCURRENT) as pool:
-            while True:
-                while len(pending) < CONCURRENT and (request := next(queue, None)) is not None:
-                    try:
-                        self._check_budget([request, *pending.values()])
-                    except OverBudget:
-                        self._collect(pending, failures, all_of_them=True)
-                        raise
+            try:
+                for request in missing:
+                    if len(pending) >= CONCURRENT:
+                        self._collect(pending, failures)
+                    self._check_budget([request, *pending.values()])
                     pending[pool.submit(self._call, request)] = request
-                if not pending:
-                    return
-                self._collect(pending, failures)
+            finally:
+                while pending:
+                    self._collect(pending, failures)
 
-    def _collect(self, pending: dict[Future[Any], Request], failures: list[str], all_of_them: bool = False) -> None:
-        while pending:
-            done, _ = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                request = pending.pop(future)
-                if error := future.exception():
-                    if not hasattr(error, "request"):  # the SDKs' errors have it; anything else is a bug
-                        raise error
-                    failures.append(f"{request.model.id}: {error}")
-                else:
-                    self._keep(request, future.result(), is_batch=False)
-                self._progress(1)
-            if not all_of_them:
-                return
+    def _collect(self, pending: dict[Future[Any], Request], failures: list[str]) -> None:
+        """Wait for the next replies and keep them; only this thread writes the journal."""
+        for future in wait(pending, return_when=FIRST_COMPLETED).done:
+            request = pending.pop(future)
+            if error := future.exception():
+                if not hasattr(error, "request"):  # the SDKs' errors have it; anything else is a bug
+                    raise error
+                failures.append(f"{request.model.id}: {error}")
+            else:
+                self._keep(request, future.result(), is_batch=False)
+            self._progress(1)
 
     def _call(self, request: Request) -> Any:
         if request.api is Api.MESSAGES:

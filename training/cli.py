@@ -411,9 +411,7 @@ def _serving(folder: Path) -> str:
 
     pointer = pointer_of(folder)
     canary = f", {pointer.canary} to {pointer.share:.0%} of the conversations" if pointer.canary else ""
-    return (
-        f"{folder} serves {pointer.champion}{canary}; use it with artifact = {json.dumps(str(folder))} in tierwise.toml"
-    )
+    return f"{folder} serves {pointer.champion}{canary}; in tierwise.toml: artifact = {json.dumps(str(folder))}"
 
 
 def _folder_option(folder: Path) -> str:

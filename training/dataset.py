@@ -20,8 +20,11 @@ import pandas as pd
 from router.types import Tier
 
 ROOT = Path(__file__).parent.parent
-QUERIES = ROOT / "data" / "queries.jsonl"
-ANNOTATIONS = ROOT / "data" / "annotations.jsonl"
+DATA = next(folder for folder in (Path(__file__).parent / "data", ROOT / "data") if folder.is_dir())
+"""In the package when it is installed from a wheel, else beside it."""
+
+QUERIES = DATA / "queries.jsonl"
+ANNOTATIONS = DATA / "annotations.jsonl"
 CORPORA = ROOT.parent / "shared" / "corpora"
 
 N_TIERS = len(Tier)

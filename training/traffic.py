@@ -148,33 +148,44 @@ def is_long(path: Path) -> bool:
 
 
 def outcomes(source: Source, batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-    """Rows `query_id, model, score` -> one row a query, with the mean score of each tier's models and its text."""
-    scores, texts = [], {}
+    """Rows `query_id, model, score` -> one a query: its text and slices, and the mean score of each tier's models."""
+    parts: list[pd.DataFrame] = []
+    queries: dict[Any, dict[str, Any]] = {}
     for frame in batches:
         query = column(frame, ("query_id", "id"), source.path)
-        scores.append(pd.DataFrame({"id": frame[query], "model": frame["model"], "score": frame["score"]}).dropna())
-        text = next((name for name in TEXT_COLUMNS if name in frame), None)
-        if text is not None:
-            texts.update(zip(frame[query], frame[text], strict=True))
+        parts.append(pd.DataFrame({"id": frame[query], "model": frame["model"], "score": frame["score"]}).dropna())
+        if any(name in frame for name in TEXT_COLUMNS):
+            queries |= _queries(frame, query, source.path)
         elif source.prompts is None:
             raise LabelError(
                 f"{source.path} has scores but no texts; give the prompts' file (query_id, text): --prompts"
             )
-    long = pd.concat(scores)
-    tier_of = tiers_of(long["model"].unique(), source)
-    long["tier"] = long["model"].map({model: tier.value for model, tier in tier_of.items()})
-    table = long.dropna().pivot_table(index="id", columns="tier", values="score", aggfunc="mean").dropna()
-    if source.prompts is not None:
-        for frame in frames(source.prompts):
-            query, text = column(frame, ("query_id", "id"), source.prompts), column(frame, TEXT_COLUMNS, source.prompts)
-            known = frame[query].isin(table.index)
-            texts.update(zip(frame.loc[known, query], frame.loc[known, text], strict=True))
-    table = table[table.index.isin(list(texts))].reset_index()
+    scores = pd.concat(parts)
+    wrong = scores[~pd.to_numeric(scores["score"], errors="coerce").between(0, 1)]
+    if len(wrong):
+        query, model, value = wrong.head(1).to_dict("split")["data"][0]
+        raise LabelError(f"{source.path}: query {query!r}, model {model!r}: score is {value!r}, expected 0 to 1")
+    names = {model: tier.value for model, tier in tiers_of(scores["model"].unique(), source).items()}
+    scores = scores.assign(tier=scores["model"].map(names)).dropna()
+    table = scores.pivot_table(index="id", columns="tier", values="score", aggfunc="mean").dropna()
+    for frame in frames(source.prompts) if source.prompts is not None else ():
+        query = column(frame, ("query_id", "id"), source.path)
+        queries |= _queries(frame[frame[query].isin(table.index)], query, source.prompts or source.path)
+    table = table[table.index.isin(list(queries))]
     if table.empty:
         raise LabelError(f"{source.path}: no query has a text and a score of each tier; check --prompts and --tier")
     for start in range(0, len(table), BATCH):
         part = table.iloc[start : start + BATCH]
-        yield part.assign(text=part["id"].map(texts), method="outcomes")
+        known = pd.DataFrame([queries[query] for query in part.index], index=part.index)
+        yield part.join(known).assign(method="outcomes")
+
+
+def _queries(frame: pd.DataFrame, query: str, path: Path) -> dict[Any, dict[str, Any]]:
+    """What is known of each query besides scores."""
+    text = column(frame, TEXT_COLUMNS, path)
+    known = [name for name in ("conversation", *SLICES) if name in frame]
+    kept = frame.drop_duplicates(query)[[query, text, *known]].rename(columns={text: "text"})
+    return {row.pop(query): row for row in kept.to_dict("records")}
 
 
 def tiers_of(names: Iterable[Any], source: Source) -> dict[str, Tier]:

@@ -135,6 +135,26 @@ def test_budget_stops_before_it_is_passed(upstream: Upstream, requests: list[Req
         assert len(upstream.bills) == len(requests)
 
 
+def test_ctrl_c_keeps_every_reply_that_was_paid_for(
+    upstream: Upstream, requests: list[Request], tmp_path: Path
+) -> None:
+    seen = 0
+
+    def interrupted(_: int) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 5:
+            raise KeyboardInterrupt
+
+    with Journal(tmp_path / "j.db") as journal:
+        caller = Caller(client(upstream, "claude"), journal, progress=interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            caller.answer(requests)
+        paid = len(upstream.bills)
+        assert paid < len(requests)
+        assert len(requests) - len(caller.missing(requests)) == paid
+
+
 def test_a_batch_that_nobody_waited_for_is_taken_up(
     upstream: Upstream, fleet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,9 +148,11 @@ def test_scores_become_required_tiers(tmp_path: Path) -> None:
     expected = [[1, 0, 0], [0, 0, 1], [1, 0, 0], [0.5, 0, 0.5]]  # what both fail does not need the strong one
     (batch,) = traffic.labels(Source(written(tmp_path, wide, "wide.parquet"), tiers=tiers))
     assert batch.targets.tolist() == expected
-    long = wide.assign(query_id=range(4)).melt(["query_id", "text"], var_name="model", value_name="score")
+    about = wide.assign(query_id=range(4), language="en")
+    long = about.melt(["query_id", "text", "language"], var_name="model", value_name="score")
     (batch,) = traffic.labels(Source(written(tmp_path, long, "long.parquet"), tiers=tiers))
     assert batch.targets.tolist() == expected
+    assert batch.slices == {"language": ["en"] * 4}
     prompts = written(tmp_path, pd.DataFrame({"query_id": range(4), "prompt": texts}), "prompts.csv")
     source = Source(written(tmp_path, long.drop(columns="text"), "scores.csv"), prompts, tiers)
     (batch,) = traffic.labels(source)
@@ -183,6 +185,10 @@ def test_models_of_a_fleet_need_no_mapping(tmp_path: Path) -> None:
         (domain().assign(method="guess"), "row 1: method 'guess' is none of"),
         (domain()[["text"]].assign(a=0.5, b=0.7), "scores of a, b: none of their tiers is known.*--tier"),
         (domain()[["text"]].assign(model="a", score=0.5), "no column query_id or id"),
+        (
+            domain()[["text"]].assign(id=range(400), model="a", score=7),
+            "query 0, model 'a': score is 7, expected 0 to 1",
+        ),
         (domain()[["text"]].assign(id=range(400), model="a", score=0.5), "scores of a: none of their tiers is known"),
     ],
 )
