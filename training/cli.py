@@ -78,8 +78,9 @@ def retrain(
     source, cache = _source(labels, prompts, tiers), cache or _cache()
     base_folder = artifact.find(base)
     pointer = promote.pointer_of(out.parent)
-    if out.name in (pointer.champion, pointer.canary) or out.resolve() == base_folder.resolve():
-        raise click.BadParameter(f"{out} is serving or the base; choose another name", param_hint="--out")
+    taken = (pointer.champion, pointer.canary, *pointer.history)
+    if out.name in taken or out.resolve() == base_folder.resolve():
+        raise click.BadParameter(f"{out} serves, has served or is the base; choose another name", param_hint="--out")
     with _Bars() as progress:
         metrics, rows = training.learn(source, base_folder, out, cache, progress, rehearsal)
         report = gate.compare(promote.champion_of(out.parent), out, rows, min_gain, progress)
@@ -106,7 +107,7 @@ def retrain(
     type=click.Choice(["outcomes", "judge", "ask", "hand"]),
     default="outcomes",
     show_default=True,
-    help="Scores that are there; a blind comparison; a small model's word; you.",
+    help="Scores or feedback that are there; a blind comparison; a small model's word; you.",
 )
 @click.option("--by-hand", is_flag=True, help="The same as --by hand.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="JSONL, added to.")
@@ -152,7 +153,7 @@ def label(
     by = "hand" if by_hand else by
     with labels.Book(out) as book:
         if by == "outcomes":
-            _label_from_outcomes(_source(source, prompts, tiers), book)
+            _label_from_outcomes(_source(source, prompts, tiers), book, artifact.find(base))
         else:
             queries = labels.choose(source, n, export.read_unfolded(artifact.find(base)))
             done = book.labelled({"hand": "by-hand"}.get(by, by))
@@ -281,13 +282,15 @@ def rollback(models_folder: Path, if_worse: Path | None) -> None:
     click.echo(_serving(models_folder))
 
 
-def _label_from_outcomes(source: Any, book: Any) -> None:
-    from training import label, traffic
+def _label_from_outcomes(source: Any, book: Any, base: Path) -> None:
+    from training import export, label, traffic
 
     done = book.labelled("outcomes")
     with _Bars() as progress:
         total, n = traffic.count(source), 0
-        for batch in label.from_outcomes(source):
+        is_feedback = "good" in traffic.columns(source.path)
+        read = label.from_feedback(source, export.read_unfolded(base)) if is_feedback else label.from_outcomes(source)
+        for batch in read:
             book.add([row for row in batch if row.text not in done])
             progress("labelling", n := n + len(batch), total)
 

@@ -146,6 +146,38 @@ def from_outcomes(source: Source) -> Iterator[list[Label]]:
         ]
 
 
+def from_feedback(source: Source, base: Unfolded) -> Iterator[list[Label]]:
+    """Labels of rows with `good` (true or false) and the `tier` or `model` that answered, batch by batch.
+
+    A good answer says that its tier suffices, a bad one that it does not; which tier it is on that side is the base's
+    guess. What the strongest tier answered well or badly says nothing of the others, and gives no label.
+    """
+    number = 0
+    for frame in traffic.frames(source.path):
+        text = traffic.column(frame, traffic.TEXT_COLUMNS, source.path)
+        served = traffic.column(frame, ("tier", "model"), source.path)
+        tiers = traffic.tiers_of(frame[served].dropna().unique(), source, least=1)
+        known = frame[text].map(lambda value: isinstance(value, str) and bool(value.strip())) & frame[served].isin(
+            tiers
+        )
+        wrong = frame[known & ~frame["good"].isin([True, False])]
+        if len(wrong):
+            raise LabelError(f"{source.path}: row {number + wrong.index[0] + 1}: good is not true or false")
+        rows = frame[known].to_dict("records")
+        p = np.diff(base.predict([row[text] for row in rows])[0], axis=1, prepend=0).clip(1e-9, 1)
+        labels = []
+        for row, required in zip(rows, p, strict=True):
+            at = list(Tier).index(tiers[row[served]])
+            if at == len(Tier) - 1:
+                continue
+            possible = (np.arange(len(Tier)) <= at) == bool(row["good"])
+            guess = required * possible / (required * possible).sum()
+            query = Query(row[text], 1.0, row)
+            labels.append(query.label(guess.round(6).tolist(), "outcomes", f"feedback on {tiers[row[served]]}"))
+        number += len(frame)
+        yield labels
+
+
 def choose(path: Path, n: int, base: Unfolded, seed: int = 0) -> list[Query]:
     """About n texts of the traffic, where labels help most: where the base is unsure, what is new, from every corner.
 

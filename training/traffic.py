@@ -188,10 +188,10 @@ def _queries(frame: pd.DataFrame, query: str, path: Path) -> dict[Any, dict[str,
     return {row.pop(query): row for row in kept.to_dict("records")}
 
 
-def tiers_of(names: Iterable[Any], source: Source) -> dict[str, Tier]:
+def tiers_of(names: Iterable[Any], source: Source, least: int = 2) -> dict[str, Tier]:
     """The tier of each model that has one: as given, or a tier's own name, or as in the catalog's fleets.
 
-    Raises LabelError when the models of fewer than two tiers, or none of the strongest given, are there.
+    Raises LabelError when they are models of fewer than `least` tiers, or, of two or more, none is of the strongest.
     """
     known = list(map(str, names))
     if source.tiers is not None:
@@ -201,7 +201,7 @@ def tiers_of(names: Iterable[Any], source: Source) -> dict[str, Tier]:
         by_fleet = ((name, fleet.tier_of(name)) for name in known for fleet in fleets)
         found = {name: tier for name, tier in by_fleet if tier}
     found |= {name: Tier(name) for name in known if name in list(Tier)}
-    if len(set(found.values())) < 2 or Tier.COMPLEX not in found.values():
+    if len(set(found.values())) < least or (least > 1 and Tier.COMPLEX not in found.values()):
         missing = f"their tiers are known for {sorted(found)}" if found else "none of their tiers is known"
         raise LabelError(
             f"{source.path} has scores of {', '.join(known[:12])}: {missing}; say which models stand for which tier, "
@@ -256,6 +256,8 @@ def _json_lines(path: Path) -> Iterator[pd.DataFrame]:
 
 
 def _targets(frame: pd.DataFrame, source: Source, numbers: npt.NDArray[np.int_]) -> npt.NDArray[np.float64]:
+    if "good" in frame:
+        raise LabelError(f"{source.path} is feedback, not labels; turn it into labels first: tierwise label")
     if "p_required" in frame:
         return _soft_targets(frame, source.path, numbers)
     models = [name for name in frame if name not in ("tier", *TEXT_COLUMNS) and _is_score(frame[name])]

@@ -251,6 +251,26 @@ def test_a_line_that_a_crash_cut_off_is_dropped(tmp_path: Path) -> None:
         Book(path)
 
 
+def test_feedback_says_on_which_side_the_required_tier_is(tmp_path: Path) -> None:
+    base = export.read_unfolded(artifact.find())
+    path = tmp_path / "feedback.jsonl"
+    served = [("claude-haiku-4-5", True), ("claude-haiku-4-5", False), ("claude-sonnet-4-6", True), ("other", True)]
+    rows = [{"text": OWN["text"][n], "model": m, "good": good} for n, (m, good) in enumerate(served)]
+    path.write_text("\n".join(map(json.dumps, [*rows, {"text": "x", "model": "claude-opus-4-7", "good": False}])))
+    with pytest.raises(traffic.LabelError, match="is feedback, not labels"):
+        next(traffic.labels(traffic.Source(path)))
+    (labels,) = label.from_feedback(traffic.Source(path), base)
+    assert [row.p_required[0] for row in labels[:2]] == [1, 0]
+    assert labels[2].p_required[2] == 0
+    assert 0 < labels[2].p_required[1] < 1
+    assert len(labels) == 3  # an unknown model says nothing, nor does the strongest tier
+    done = CliRunner().invoke(cli.label, [str(path), "--out", "l.jsonl"])
+    assert "3 labels in l.jsonl" in done.output
+    path.write_text('{"text": "x", "model": "claude-opus-4-7", "good": "yes"}')
+    with pytest.raises(traffic.LabelError, match="row 1: good is not true or false"):
+        next(label.from_feedback(traffic.Source(path), base))
+
+
 def test_agreement_between_methods() -> None:
     asked = [Query(text, 1.0, {}) for text in OWN["text"].head(20)]
     sure = [query.label((n % 2, 0, 1 - n % 2), "by-hand", "me") for n, query in enumerate(asked)]
