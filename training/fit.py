@@ -113,12 +113,17 @@ def operating_points(
     """
     rng = np.random.default_rng(0)
     half = rng.permutation(len(targets)) % 2
-    weights = mix_weights(targets.argmax(axis=1)) if weights is None else weights / weights.sum()
+    given, required = weights, targets.argmax(axis=1)
+
+    def weights_of(rows: npt.NDArray[np.bool_]) -> Array:
+        return mix_weights(required[rows]) if given is None else given[rows] / given[rows].sum()
+
+    weights = weights_of(np.ones(len(targets), bool))
     points = {}
     for name, target in TARGETS.items():
         below = np.zeros(len(targets))
         for side in (0, 1):
-            thresholds = _tune(p_suffices[half == side], targets[half == side], weights[half == side], target)
+            thresholds = _tune(p_suffices[half == side], targets[half == side], weights_of(half == side), target)
             below[half != side] = p_below(route(p_suffices[half != side], thresholds), targets[half != side])
         thresholds = _tune(p_suffices, targets, weights, target)
         chosen = route(p_suffices, thresholds)
@@ -203,7 +208,6 @@ def route(p_suffices: Array, thresholds: tuple[float, ...]) -> npt.NDArray[np.in
 
 def _tune(p_suffices: Array, targets: Array, weights: Array, target: float) -> tuple[float, float]:
     """The cheapest thresholds (simple, moderate) whose share below the required tier is within the target."""
-    weights = weights / weights.sum()
     price = np.array(RELATIVE_PRICE)
     above = weights[:, None] * (1 - np.cumsum(targets, axis=1))
     levels = np.linspace(0, 1, 41)
