@@ -54,7 +54,8 @@ class Prefix(msgspec.Struct, frozen=True):
 
     def words(self) -> set[str]:
         """The words of all that comes before the conversation."""
-        return {word for item in self.items if item.stable for _, text in texts(item.value) for word in text.split()}
+        stable = (text for item in self.items if item.stable for _, text in texts(item.value, "", ("role", "type")))
+        return {word for text in stable for word in text.split()}
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -166,7 +167,8 @@ def first_difference(earlier: Prefix, later: Prefix) -> Difference | None:
                 return None
             found = ("length", here.path, old and old.value, new and new.value, 0)
         elif old.part != new.part:
-            found = ("length", new.path if new.stable else old.path, old.value, new.value, 0)
+            longer = min(old, new, key=lambda item: _PARTS[None].index(item.part))
+            found = ("length", longer.path, old.value, new.value, 0)
         else:
             between = _between(old.value, new.value, new.path)
             if between is None:
@@ -198,8 +200,16 @@ def _goes_on(earlier: Prefix, later: Prefix, n_common_items: int) -> bool:
     )
     if len(old) > 1:
         return any(_between(a, b, "") is None for a in old[1:5] for b in new[:5])
-    first, other = ({word for _, text in texts(values[0]) for word in text.split()} for values in (old, new))
-    return len(new) > 1 and alike(first, other, 0.8)
+    return len(new) > 1 and _resembles(_between(old[0], new[0], ""))
+
+
+def _resembles(found: tuple[str, str, Any, Any, int] | None) -> bool:
+    """Whether two messages that differ in one text are the same but for a part of it, at most a fifth or at one end."""
+    if found is None or found[0] != "text":
+        return found is not None and found[0] == "length"
+    a, b, n_start = found[2], found[3], found[4]
+    n_end = min(n_common(a[::-1], b[::-1]), min(len(a), len(b)) - n_start)
+    return n_start + n_end >= min(0.8 * max(len(a), len(b)), max(min(len(a), len(b)), 20))
 
 
 def alike(a: set[str], b: set[str], share: float = 0.5) -> bool:

@@ -42,19 +42,19 @@ _DATE = (
 )
 _TODAY = (
     r"(?:\btoday(?:'s date)?|\b(?:current|present)[ _-]?(?:date|day|time|datetime|timestamp)(?: and time)?|\bright now"
-    r"|\bit is now|\bthe (?:date|time) is|\bheute|\baujourd'hui|\bhoy|\bvandaag|今日|現在)"
+    r"|\bit is now|\bthe (?:date|time) is|\btime now|\bheute|\baujourd'hui|\bhoy|\bvandaag|今日|現在)"
 )
 _LABEL = (
-    r"(?:date|time|timestamp|datetime|generated(?: (?:at|on))?|rendered(?: at)?|created_at|now|sent at|datum|fecha|"
-    r"server[ _]time|local[ _]time)"
+    r"(?:date(?: (?:and|&) time)?|time|timestamp|datetime|generated(?: (?:at|on))?|rendered(?: at)?|created_at|now|"
+    r"sent at|datum|fecha|server[ _]time|local[ _]time)"
 )
 _WHOSE = r"(?:user|customer|client|account|member|employee|patient|caller|visitor|subscriber|guest)(?:'s|’s)?"
 _NAME = r"(?-i:[A-ZÀ-Þ][\w'’-]+(?:\s(?:van|de|der|von|bin|al-)?\s?[A-ZÀ-Þ][\w'’-]+){0,3})"
 _MAIL = r"[\w.+-]+@[\w-]+\.[\w.-]*\w"
 _ROLE_MAIL = re.compile(
     r"(?:help|support|info|sales|contact|billing|privacy|security|press|legal|no-?reply|admin|office|hello|team|jobs|"
-    r"service|care|feedback|abuse|accounts?|returns?|orders?|claims|incident|tech|dpo|hr|it|desk|you|name|user|"
-    r"someone|example|customer)\b",
+    r"service|care|feedback|abuse|on-?call|reception|accounts?|returns?|orders?|claims|incident|tech|dpo|hr|it|desk|"
+    r"you|name|user|someone|example|customer)\b",
     re.IGNORECASE,
 )
 _VOLATILE_NAME = re.compile(
@@ -101,7 +101,10 @@ _PATTERNS: tuple[tuple[str, Severity, tuple[str, ...]], ...] = (
         (
             rf"{_TODAY}[^.;\n\d]{{0,25}}?{_DATE}(?:[ T,]+(?:at )?\d\d?:\d\d(?::\d\d)?)?",
             rf"{_TODAY}[^.;\n\d]{{0,25}}?\d{{1,2}}:\d\d(?::\d\d)?",
-            r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s?(?:Z|[+-]\d\d:?\d\d|UTC))?",
+            rf"\btoday(?:'s date)?(?:\sis|:)\s{_WEEKDAY}\b",
+            rf"\b(?:current (?:month|year)|the (?:month|year))(?:\sis|:)\s(?:{_MONTH}\s)?\d{{4}}\b",
+            r"\b(?:it is|it's|il est|es ist|het is|son las)\s(?:now\s|currently\s)?\d{1,2}:\d\d\b",
+            r"\b(?!1970)\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s?(?:Z|[+-]\d\d:?\d\d|UTC))?",
             rf"\b{_WEEKDAY},?\s\d{{1,2}}\s{_MONTH}\s\d{{4}}\s\d\d:\d\d(?::\d\d)?",
             rf"\b{_WEEKDAY}\s{_MONTH}\s+\d{{1,2}}\s\d\d:\d\d:\d\d\s(?:[A-Z]{{3,4}}\s)?\d{{4}}",
             rf"^[\W_]*{_LABEL}[\W_]{{0,3}}\s*[:=]\s*[\W_]{{0,3}}{_DATE}",
@@ -123,8 +126,10 @@ _PATTERNS: tuple[tuple[str, Severity, tuple[str, ...]], ...] = (
         Severity.BREAKS,
         (
             r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b",
-            r"\b(?:request|session|trace|conversation|correlation|message|run|thread|transaction|span|chat|ticket|call)"
+            rf"\b(?:request|session|trace|conversation|correlation|message|run|thread|transaction|span)"
             rf"[ _-]?(?:id|number|no\.?)?{_IS}(?=[\w-]*\d)[\w-]{{6,}}",
+            rf"\b(?:chat|ticket|call|case|job|order)[ _-]?(?:id|number|no\.?){_IS}(?=[\w-]*\d)[\w-]{{6,}}",
+            r"\b(?:trace|span|request|session|run)\s(?=\w*\d)[0-9a-f]{16,}\b",
             r"\b(?:req|sess|session|msg|thread|conv|run|trace|usr|cus|acct|resp)_(?=\w*\d)[a-z0-9]{8,}\b",
             r"\b(?-i:01[0-9A-HJKMNP-TV-Z]{24})\b|\b(?-i:eyJ[\w-]{10,}\.[\w-]{10,})",
         ),
@@ -149,7 +154,9 @@ _PATTERNS: tuple[tuple[str, Severity, tuple[str, ...]], ...] = (
         "counter",
         Severity.BREAKS,
         (
-            r"\b(?:message|turn|request|call)\s*(?:no\.?|number|#)?\s*\d+\s*(?:of|/|out of)\s*\d+",
+            r"(?:^|\b(?:this is|you are (?:on|in|at)|now|[io]n)\b|[\[(:,;.-])\s*"
+            r"(?:message|turn|request|call)\s*(?:no\.?|number|#)?\s*\d+\s*(?:of|/|out of)\s*\d+",
+            r"\b\d+\s?(?:of|/|out of)\s?\d+\s(?:messages|tokens|requests|turns|calls|credits)\b",
             r"\b\d[\d,.]*\s+(?:\w+\s)?(?:messages?|tokens?|credits?|requests?|calls?|turns?)\s(?:left|remaining)\b",
             r"\bthis is (?:message|turn|request|attempt)\s(?:no\.?|number|#)?\s*\d+",
             r"\b(?:messages?|tokens?|turns?|requests?|budget|credits?)[ _](?:count|used|left|remaining|so far)"
@@ -157,31 +164,39 @@ _PATTERNS: tuple[tuple[str, Severity, tuple[str, ...]], ...] = (
             r"\bremaining[ _](?:\w+[ _])?(?:budget|tokens|credits|messages|turns)\s*[:=]\s*\$?\d",
         ),
     ),
-    ("counter", Severity.MAYBE, (r"\b(?:attempt|iteration|round|page)\s*#?\d+\s*(?:of|/|out of)\s*\d+",)),
+    ("counter", Severity.MAYBE, (r"\b(?:message|turn|attempt|iteration|round|page)\s*#?\d+\s*(?:of|/|out of)\s*\d+",)),
     (
         "user",
         Severity.BREAKS,
         (
             rf"{_ACTING}(?:{_TITLE})?{_NAME}\s?[(<\[]\s?(?:{_MAIL}|[^)>\]\n]*\d)",
             rf"{_ACTING}(?:{_TITLE}{_NAME}|(?-i:[A-ZÀ-Þ][a-zà-ÿ'’-]+\s(?!{_COMPANY})[A-ZÀ-Þ][a-zà-ÿ'’-]+))"
-            r"(?=\s*(?:[.,;:(<\n]|$|who\b|from\b|in\b))",
+            r"(?=\s*(?:[.,;:(<\n]|$|(?:who|from|in|with|about|on|at|today)\b))",
+            rf"{_ACTING}{_MAIL}",
+            rf"\b(?:(?:current|active|authenticated)\s{_WHOSE}{_IS}{_NAME}|{_WHOSE}:\s(?-i:[A-ZÀ-Þ][\w'’-]+\s[A-ZÀ-Þ][\w'’-]+))",
+            rf"\b(?:dob|date of birth)\W{{1,3}}{_DATE}",
+            rf"\"{_WHOSE}\"\s*:\s*\{{[^{{}}]*?\"(?:\w*id|\w*name|e?mail)\"\s*:\s*(?-i:\"?\d|\"[A-Z])",
             rf"\b{_WHOSE}[ _-]?(?:(?:full|first|last|display)[ _-]?)?name{_IS}{_NAME}(?=['\"*]*\s*(?:[.,;(<]|$))",
             rf"\b{_WHOSE}[ _-]?e-?mail(?: address)?{_IS}{_MAIL}",
             rf"\b{_WHOSE}[ _-]?(?:id|number|no\.?|phone|balance|iban|ssn|birthday|date of birth){_IS}"
             r"[$€£+]?(?=[\w.,-]*\d[\w.,-]*\d)[\w.,-]+",
-            r"<(?P<tag>(?:user|customer|account|session|profile)_\w+)>\s*[^<\s{][^<]{0,300}</(?P=tag)>",
+            r"<(?P<tag>(?:user|customer|account|session)_(?:name|info|id|e?mail|profile|context|data|details))>\s*[^<\s{][^<]{0,300}</(?P=tag)>",
         ),
     ),
     (
         "user",
         Severity.MAYBE,
-        (rf"\b{_WHOSE}[ _-]?(?:plan|tier|language|locale|time ?zone|role|company)\s*[:=]\s*\S+", _MAIL),
+        (
+            rf"\b{_WHOSE}[ _-]?(?:plan|tier|language|locale|time ?zone|role|company)\s*[:=]\s*"
+            r"(?-i:[A-Z\d]\S+|[a-z]{2}\b)",
+            _MAIL,
+        ),
     ),
     (
         "place",
         Severity.BREAKS,
         (
-            rf"\b(?:ip|ip[ _-]address|remote_addr){_IS}{_IPV4}(?![/.\d])",
+            rf"\b(?:ip|ip[ _-]address|remote_addr){_IS}{_IPV4}(?!/|\.?\d)",
             r"\b(?:location|lat(?:itude)?|coordinates|gps|geo|position)\b[^\n\d-]{0,12}"
             r"-?\d{1,2}\.\d{3,}[^\n\d-]{1,12}-?\d{1,3}\.\d{3,}",
             rf"\b{_WHOSE}[ _]?(?:location|city|country|address){_IS}(?-i:[A-Z0-9][^\n]{{2,}})",
@@ -192,7 +207,7 @@ _PATTERNS: tuple[tuple[str, Severity, tuple[str, ...]], ...] = (
         Severity.MAYBE,
         (
             r"(?<![\w.-])-?\d{1,2}\.\d{4,},\s*-?\d{1,3}\.\d{4,}\b",
-            rf"(?<!v)(?<!version )(?<![\d.])(?!{_QUIET_NET}){_IPV4}(?![\d./])",
+            rf"(?<!v)(?<!version )(?<![\d.])(?!{_QUIET_NET}){_IPV4}(?!/|\.?\d)",
         ),
     ),
 )
@@ -225,7 +240,7 @@ def find(text: str) -> Iterator[Match]:
             demoted = any(begin <= start < stop for begin, stop in code) or _is_fixed(rule, match)
             if (demoted and severity is Severity.MAYBE) or _EXAMPLE_BEFORE.search(text[max(start - 60, 0) : start]):
                 continue
-            if rule != "user" or severity is Severity.BREAKS or not _ROLE_MAIL.match(match.group()):
+            if "@" not in match.group() or severity is Severity.BREAKS or not _ROLE_MAIL.match(match.group()):
                 yield Match(rule, Severity.MAYBE if demoted else severity, start, end, _FIXES[rule])
 
 
