@@ -18,10 +18,13 @@ import msgspec
 
 from router import catalog as catalogs
 from router import demo as demos
+from router import lint as linter
+from router import prefix as prefixes
 from router.clients import wrap
 from router.engine import AUTO, Router
 from router.errors import ClientError, RequestError, TierwiseError
 from router.types import Decision, Record
+from router.volatile import Severity
 
 _point = click.option("--operating-point", "-o", metavar="NAME", help="economy, balanced or quality.")
 _fleet = click.option("--fleet", "-f", metavar="NAME", help="claude, claude-latest, gpt, gpt-latest, gemini or yours.")
@@ -190,6 +193,39 @@ def check(as_of: dt.datetime | None, as_json: bool) -> None:
         sys.exit(1)
 
 
+@cli.command("lint-prompt")
+@click.argument("files", nargs=-1, required=True, type=click.File("rb"), metavar="FILE...")
+@click.option("--strict", is_flag=True, help="Exit 1 for doubtful findings (maybe) as well.")
+@_json
+def lint_prompt(files: tuple[IO[bytes], ...], strict: bool, as_json: bool) -> None:
+    """What keeps the prompt cache from being read: times, ids, users, order, misplaced breakpoints. "-" is stdin.
+
+    FILE is a system prompt, a request body in JSON, or JSONL of successive bodies. Two or more bodies are also
+    compared: where each first differs from the one before is exact. Exit 0 clean, 1 findings, 2 unreadable.
+
+    \b
+    Examples:
+      tierwise lint-prompt system_prompt.md
+      tierwise lint-prompt monday.json tuesday.json
+      tierwise lint-prompt --json - < requests.jsonl
+    """
+    bodies = []
+    for file in files:
+        try:
+            bodies += prefixes.parse(file.read(), file.name)
+        except RequestError as exc:
+            raise RequestError(f"{file.name}: {exc}") from exc
+    findings = linter.check(bodies)
+    if as_json:
+        click.echo(msgspec.json.encode(findings))
+    else:
+        for finding in findings:
+            _print_finding(finding)
+        click.echo(f"{len(findings)} findings in {len(bodies)} prompts", err=True)
+    if any(strict or finding.severity is Severity.BREAKS for finding in findings):
+        sys.exit(1)
+
+
 def main() -> None:
     """The console script: errors of ours in one line and exit 2, never a traceback; Ctrl-C is 130."""
     try:
@@ -206,6 +242,13 @@ def main() -> None:
     except TierwiseError as exc:
         click.echo(f"error: {exc}", err=True)
         sys.exit(2)
+
+
+def _print_finding(finding: linter.Finding) -> None:
+    request = f"request {finding.request}: " if finding.request else ""
+    was = f"  was {finding.versus!r}" if finding.versus is not None else ""
+    click.echo(f"{request}{finding.path}:{finding.line} at {finding.offset}  {finding.severity}  {finding.rule}")
+    click.echo(f"    {finding.excerpt!r}{was}  (about {finding.lost_tokens:,} tokens behind it)\n    {finding.remedy}")
 
 
 def _timed(router: Router, text: str) -> tuple[Decision, float]:

@@ -58,7 +58,13 @@ class TurnState(StrEnum):
     """Where in a conversation a request stands."""
 
     USER_TURN = "user_turn"
+    """A new ask of the user's."""
     TOOL_LOOP = "tool_loop"
+    """Tools have answered: the turn goes on."""
+    RETRY = "retry"
+    """The ask before it once more."""
+    SUB_AGENT = "sub_agent"
+    """An agent's request on behalf of another agent."""
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -80,7 +86,9 @@ class Decision(msgspec.Struct, frozen=True):
 class Task(msgspec.Struct, frozen=True):
     """What is being asked, as read from a request.
 
-    `n_chars` counts all text of the request (system, tools, history), the measure of the context it needs.
+    `n_chars` counts all text of the request (system, tools, history), the measure of the context it needs. `session`
+    is the harness's own name for the conversation, "" when it has none; `in_trouble` says that tool calls keep failing
+    or that the user called the last answer wrong.
     """
 
     text: str
@@ -88,6 +96,8 @@ class Task(msgspec.Struct, frozen=True):
     n_chars: int
     has_images: bool
     has_tools: bool
+    session: str = ""
+    in_trouble: bool = False
 
 
 class CachePlan(msgspec.Struct, frozen=True):

@@ -150,3 +150,52 @@ def test_catalog_check_lists_findings_and_exits_one() -> None:
     code, _, err = run("catalog", "check", "--as-of", "soon")
     assert code == 2
     assert "soon" in err
+
+
+def test_lint_prompt_names_place_and_remedy(tmp_path: Path) -> None:
+    (tmp_path / "prompt.md").write_text("You sell boats.\nToday is 2026-11-22.\n")
+    code, out, err = run("lint-prompt", str(tmp_path / "prompt.md"))
+    assert (code, err.strip()) == (1, "1 findings in 1 prompts")
+    assert out.startswith("system:2 at 16  breaks  time\n")
+    assert "last breakpoint" in out
+    code, out, _ = run("lint-prompt", "-", stdin=b"You sell boats.")
+    assert (code, out) == (0, "")
+
+
+def test_lint_prompt_compares_requests(tmp_path: Path) -> None:
+    rows = [{"system": f"Be brief. Order {n}", "messages": [{"role": "user", "content": "hi"}]} for n in "ab"]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, out, _ = run("lint-prompt", "--json", str(tmp_path / "rows.jsonl"))
+    (found,) = json.loads(out)
+    assert code == 1
+    assert (found["path"], found["offset"], found["excerpt"], found["versus"]) == ("system", 16, "b", "a")
+    for name, row in zip("ab", rows, strict=True):
+        (tmp_path / f"{name}.json").write_text(json.dumps(row))
+    code, out, _ = run("lint-prompt", "--json", str(tmp_path / "a.json"), str(tmp_path / "b.json"))
+    assert (code, json.loads(out)) == (1, [found])
+
+
+def test_lint_prompt_exits_zero_for_doubts_unless_strict() -> None:
+    doubtful = b"Prices as of 1 March 2026."
+    assert run("lint-prompt", "-", stdin=doubtful)[0] == 0
+    code, out, _ = run("lint-prompt", "--strict", "-", stdin=doubtful)
+    assert code == 1
+    assert "maybe" in out
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\xff", "not UTF-8"),
+        (b"{", "line 1"),
+        (b"{}", "expected one of"),
+        (b"[1]", "give a request body"),
+        (None, "No such"),
+    ],
+)
+def test_lint_prompt_cannot_read(data: bytes | None, message: str, tmp_path: Path) -> None:
+    if data is not None:
+        (tmp_path / "a.json").write_bytes(data)
+    code, _, err = run("lint-prompt", str(tmp_path / "a.json"))
+    assert code == 2
+    assert message in err

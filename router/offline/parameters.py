@@ -24,6 +24,9 @@ def check(body: Body, field: str, model_id: str, model: Gpt) -> None:
     """Raises Rejected for what the API answers with 400. `field` is messages (Chat) or input (Responses)."""
     if not body.get(field):
         raise Rejected(f"Missing required parameter: '{field}'.", param=field, code="missing_required_parameter")
+    for i, item in enumerate(body[field] if isinstance(body[field], list) else ()):
+        if not isinstance(item, dict):
+            raise Rejected(f"Invalid type for '{field}[{i}]': expected an object.", param=f"{field}[{i}]")
     if body.get("previous_response_id"):
         raise Rejected(
             f"Previous response with id '{body['previous_response_id']}' not found.",

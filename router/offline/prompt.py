@@ -127,7 +127,7 @@ def openai_positions(body: Body, prompt: str) -> list[Position]:
     default = (body.get("prompt_cache_options") or {}).get("ttl") or "30m"
     chain, found = Chain(str(body.get("prompt_cache_key"))), []
     for tool in body.get("tools") or ():
-        chain.add("tools", tool)
+        chain.add("tools", without(tool))
         found.append(Position(chain.key, chain.tokens, "tool", ends_message=False))
     if body.get("instructions"):
         chain.add("instructions", body["instructions"])
@@ -137,16 +137,16 @@ def openai_positions(body: Body, prompt: str) -> list[Position]:
     for item in items:
         chain.add("item", without(item, "content", "output", "id", "status"))
         parts = blocks(item.get("content", item.get("output")))
-        is_models = item.get("role") == "assistant" or item.get("type") in ("function_call", "reasoning")
+        by_model = item.get("role") == "assistant" or item.get("type") in ("function_call", "reasoning")
         for number, part in enumerate(parts):
             mark = part.get("prompt_cache_breakpoint")
             kind = str(part.get("type")).removeprefix("input_").removeprefix("output_")
             plain = without(part, "prompt_cache_breakpoint", "annotations", "logprobs")
             chain.add("part", {**plain, "type": kind})
             ttl = (mark.get("ttl") or default) if mark else None
-            found.append(Position(chain.key, chain.tokens, kind, ttl, number == len(parts) - 1 and not is_models))
+            found.append(Position(chain.key, chain.tokens, kind, ttl, number == len(parts) - 1 and not by_model))
         if not parts:
-            found.append(Position(chain.key, chain.tokens, "item", ends_message=not is_models))
+            found.append(Position(chain.key, chain.tokens, "item", ends_message=not by_model))
     return found
 
 

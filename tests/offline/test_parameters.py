@@ -97,6 +97,7 @@ def marked(mark: dict[str, str], role: str = "user") -> list[dict[str, Any]]:
         (SIX_SOL, "input", {"input": [{"type": "function_call", "call_id": "c1"}, USER]}, "input"),
         (SIX_SOL, "input", {"input": [{"type": "function_call_output", "call_id": "c1", "output": "x"}]}, "input"),
         (SIX_SOL, "input", {"input": []}, "input"),
+        (SIX_SOL, "messages", {"messages": [USER, "hi"]}, "messages[1]"),
         (SIX_SOL, "input", {"previous_response_id": "resp_0"}, "previous_response_id"),
     ],
 )
