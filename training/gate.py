@@ -226,7 +226,7 @@ def _suite(old: _Contestant, new: _Contestant) -> Check:
         "behaviour",
         after >= before - allowed,
         f"{after} of {len(cases)} cases hold, the champion's {before}",
-        f"at most {allowed} fewer",
+        f"at most {allowed} fewer (a higher --rehearsal keeps more)",
     )
 
 
