@@ -144,11 +144,11 @@ class Upstream:
         price = model.price(on, fresh + read + short + long)
         zero = Decimal(0)
         usd = (
-            fresh * price.input
+            fresh * (price.input or zero)
             + read * (price.cache_read or zero)
             + short * (price.cache_write_short or zero)
             + long * (price.cache_write_long or zero)
-            + output * price.output
+            + output * (price.output or zero)
         ) / 1_000_000
         with self._lock:
             self.bills.append(Bill(model.id, fresh, read, short, long, output, usd, tag))
