@@ -162,7 +162,8 @@ def _part(block: Mapping[str, Any]) -> dict[str, Any]:
         return {"type": "file", "file": {"filename": block.get("title") or "document.pdf", "file_data": data}}
     if kind == "document" and source.get("type") == "text":
         return {"type": "text", "text": source["data"]}
-    return _refuse(f"a {kind} block{' from a ' + source['type'] if source else ''}: Chat Completions has none")
+    where = f" from a {source.get('type')}" if source else ""
+    return _refuse(f"a block of type {kind!r}{where}: Chat Completions has none")
 
 
 def _function(tool: Mapping[str, Any]) -> dict[str, Any]:
@@ -254,7 +255,7 @@ def _block(part: Mapping[str, Any]) -> dict[str, Any] | None:
     if kind == "file" and file.get("file_data"):
         title = {"title": file["filename"]} if file.get("filename") else {}
         return {"type": "document", "source": _source(file["file_data"]), **title}
-    return _refuse(f"a {kind} part{' by id' if kind == 'file' else ''}: Messages has none")
+    return _refuse(f"a part of type {kind!r}{' by id' if kind == 'file' else ''}: Messages has none")
 
 
 def _source(url: str) -> dict[str, Any]:

@@ -231,8 +231,14 @@ def chat_user(part: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("body", "what"),
     [
-        (chat_user({"type": "document", "source": {"type": "url", "url": "https://x/y.pdf"}}), "a document block from"),
-        (chat_user({"type": "image", "source": {"type": "file", "file_id": "f"}}), "a image block from a file"),
+        (
+            chat_user({"type": "document", "source": {"type": "url", "url": "https://x/y.pdf"}}),
+            "a block of type 'document' from a url",
+        ),
+        (
+            chat_user({"type": "image", "source": {"type": "file", "file_id": "f"}}),
+            "a block of type 'image' from a file",
+        ),
         ({"messages": [], "tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "at Anthropic only"),
     ],
 )
@@ -244,8 +250,8 @@ def test_what_chat_cannot_say_is_refused(body: dict[str, Any], what: str) -> Non
 @pytest.mark.parametrize(
     ("body", "what"),
     [
-        (chat_user({"type": "input_audio", "input_audio": {}}), "a input_audio part"),
-        (chat_user({"type": "file", "file": {"file_id": "f"}}), "a file part by id"),
+        (chat_user({"type": "input_audio", "input_audio": {}}), "a part of type 'input_audio'"),
+        (chat_user({"type": "file", "file": {"file_id": "f"}}), "a part of type 'file' by id"),
         ({"messages": [], "n": 2}, "n=2"),
         ({"messages": [], "tools": [{"type": "custom", "custom": {"name": "x"}}]}, "a tool of type 'custom'"),
         ({"messages": [], "tool_choice": {"type": "allowed_tools"}}, "tool_choice 'allowed_tools'"),
