@@ -1,7 +1,7 @@
 """complete(): one call in one neutral form over a fleet whose models may be anybody's.
 
 The neutral form is Anthropic's Messages. A switchboard stands where an SDK's client would: it is given a planned body,
-finds the chosen model's own client, translates where that speaks Chat Completions, and answers in Messages form. It is
+finds the chosen model's own client, translates where that speaks OpenAI's formats, and answers in Messages form. It is
 wrapped as any client is (`router.clients`), so that retries, moving up, the breaker and the record are the same code.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from router import caching, dialect, replies, translation
+from router import caching, dialect, replies, responses, translation
 from router import usage as usages
 from router.catalog import COMPATIBLE, Model
 from router.clients import _instrument
@@ -140,31 +140,25 @@ class _Board:
             which = ", ".join(f"{env} for {model}" for env, model in missing.items())
             raise ClientError(f"no API key: set {', '.join(missing)} in the environment, or pass clients= ({which})")
 
-    def _request(self, body: Mapping[str, Any]) -> tuple[Any, dict[str, Any], bool, tuple[str, ...]]:
-        """(client, arguments of its `post`, whether the reply is a chat completion, notes)."""
+    def _request(self, body: Mapping[str, Any]) -> tuple[Any, dict[str, Any], Api, tuple[str, ...]]:
+        """(client, arguments of its `post`, the format that is sent, notes)."""
         model = self._router.catalog.find(body["model"])
         if model is None:
             raise ClientError(f"cannot tell who serves the model {body['model']!r}; add [models.{body['model']!r}]")
         client = self._given(model) or _client(*_address(model), self._is_async)
-        if model.provider == "anthropic":
-            from anthropic.types import Message
+        api, cast_to, sent, lost = _spoken(body, model)
+        version = client.default_headers.get("anthropic-version") if api is Api.MESSAGES else None
+        sent, changed = dialect.adapt(sent, api, model, version)
+        arguments = {"path": api.value, "body": sent, "cast_to": cast_to, "options": {"max_retries": 0}}
+        return client, arguments, api, lost + changed
 
-            version = client.default_headers.get("anthropic-version")
-            sent, notes = dialect.adapt(body, Api.MESSAGES, model, version)
-            path, cast_to = Api.MESSAGES.value, Message
-        else:
-            from openai.types.chat import ChatCompletion
-
-            chat, lost = translation.to_chat(body)
-            chat = caching.apply(chat, caching.plan(chat, Api.CHAT, model))
-            sent, changed = dialect.adapt(chat, Api.CHAT, model)
-            path, cast_to, notes = Api.CHAT.value, ChatCompletion, lost + changed  # type: ignore[assignment]
-        arguments = {"path": path, "body": sent, "cast_to": cast_to, "options": {"max_retries": 0}}
-        return client, arguments, model.provider != "anthropic", notes
-
-    def _answer(self, raw: Any, is_chat: bool, notes: tuple[str, ...]) -> _Answer:
+    def _answer(self, raw: Any, api: Api, notes: tuple[str, ...]) -> _Answer:
         reply = raw.to_dict(mode="json")
-        return _Answer(replies.to_message(reply) if is_chat else reply, raw, notes)
+        if api is Api.CHAT:
+            reply = replies.to_message(reply)
+        elif api is Api.RESPONSES:
+            reply = responses.to_message(reply)
+        return _Answer(reply, raw, notes)
 
     def _given(self, model: Model) -> Any:
         client = self._clients.get(model.id, self._clients.get(model.provider))
@@ -181,15 +175,35 @@ class _Board:
 class _Switchboard(_Board):
     def post(self, path: str, *, body: Mapping[str, Any], **_: Any) -> Any:  # noqa: ARG002
         """One attempt: to the model that the body names, and back."""
-        client, arguments, is_chat, notes = self._request(body)
-        return self._answer(client.post(**arguments), is_chat, notes)
+        client, arguments, api, notes = self._request(body)
+        return self._answer(client.post(**arguments), api, notes)
 
 
 class _AsyncSwitchboard(_Board):
     async def post(self, path: str, *, body: Mapping[str, Any], **_: Any) -> Any:  # noqa: ARG002
         """One attempt: to the model that the body names, and back."""
-        client, arguments, is_chat, notes = self._request(body)
-        return self._answer(await client.post(**arguments), is_chat, notes)
+        client, arguments, api, notes = self._request(body)
+        return self._answer(await client.post(**arguments), api, notes)
+
+
+def _spoken(body: Mapping[str, Any], model: Model) -> tuple[Api, type, dict[str, Any], tuple[str, ...]]:
+    """(format, type of its reply, the body in it, what was lost): Responses for tools that Chat does not call."""
+    if model.provider == "anthropic":
+        from anthropic.types import Message
+
+        return Api.MESSAGES, Message, dict(body), ()
+    api, (sent, lost) = Api.CHAT, translation.to_chat(body)
+    if sent.get("tools") and model.dialect.chat_tools != "any":
+        sent, left_out = responses.to_responses(sent)
+        api, lost = Api.RESPONSES, lost + left_out
+    sent = caching.apply(sent, caching.plan(sent, api, model))
+    if api is Api.RESPONSES:
+        from openai.types.responses import Response
+
+        return api, Response, sent, lost
+    from openai.types.chat import ChatCompletion
+
+    return api, ChatCompletion, sent, lost
 
 
 def _body(messages: Any, system: Any, tools: Any, max_tokens: int, model: str, options: dict[str, Any]) -> Any:

@@ -11,11 +11,27 @@ import anthropic
 import httpx2
 import openai
 import pytest
+from openai.types.responses import ResponseCreateParams
+from pydantic import TypeAdapter
 
-from router import ClientError, Ledger, Reason, RequestError, Router, Tier, catalog, faults
+from router import (
+    ClientError,
+    Ledger,
+    Reason,
+    RequestError,
+    Router,
+    Tier,
+    TierwiseError,
+    Usage,
+    catalog,
+    faults,
+    responses,
+)
 from router.completion import Completion, complete, complete_async
 from router.offline import Failure, Upstream
+from tests.test_translation import read_all
 
+RESPONSES_TYPE: Any = TypeAdapter(ResponseCreateParams)
 SYSTEM = "You answer questions about lighthouses, briefly and kindly, and never about anything else. " * 300
 TOOL = {"name": "weather", "description": "The weather.", "input_schema": {"type": "object", "properties": {}}}
 SIMPLE, MODERATE, COMPLEX = "my-llama", "gpt-6.1-terra", "claude-opus-4-7"
@@ -232,16 +248,108 @@ COMPLETION = {
 }
 
 
-def test_tools(mixed: Router) -> None:
-    seen = []
+RESPONSE = {
+    "id": "resp_1",
+    "object": "response",
+    "created_at": 1795348800,
+    "model": MODERATE,
+    "status": "completed",
+    "parallel_tool_calls": True,
+    "tool_choice": "auto",
+    "tools": [],
+    "output": [
+        {"id": "rs_1", "type": "reasoning", "summary": []},
+        {
+            "id": "fc_1",
+            "type": "function_call",
+            "call_id": "call_1",
+            "name": "weather",
+            "arguments": '{"city":"Lima"}',
+            "status": "completed",
+        },
+    ],
+    "usage": {
+        "input_tokens": 3000,
+        "input_tokens_details": {
+            "cached_tokens": 1000,
+            "cache_write_tokens": 1900,
+            "cache_write_tokens_details": {"ttl_30m_tokens": 1500, "ttl_12h_tokens": 400},
+        },
+        "output_tokens": 5,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 3005,
+    },
+}
+
+
+def answering(reply: dict[str, Any], seen: list[Any]) -> Any:
+    """An openai client whose every call gets `reply`; what it sent is appended to `seen`."""
 
     def handle(request: httpx2.Request) -> httpx2.Response:
-        seen.append(json.loads(request.content))
-        return httpx2.Response(200, json=COMPLETION)
+        seen.append({"path": request.url.path, **json.loads(request.content)})
+        return httpx2.Response(200, json=reply)
 
-    with openai.OpenAI(api_key="k", http_client=httpx2.Client(transport=httpx2.MockTransport(handle))) as gpt:
+    return openai.OpenAI(api_key="k", http_client=httpx2.Client(transport=httpx2.MockTransport(handle)))
+
+
+def test_tools_of_a_reasoning_model_go_over_responses(mixed: Router) -> None:
+    seen: list[Any] = []
+    with answering(RESPONSE, seen) as gpt:
+        image = {"type": "image", "source": {"type": "url", "url": "https://example.org/a.png"}}
+        turns: list[Any] = [{"role": "user", "content": [{"type": "text", "text": "What is the weather here?"}, image]}]
+        options: dict[str, Any] = {
+            "tools": [TOOL],
+            "tool_choice": {"type": "tool", "name": "weather"},
+            "output_config": {"effort": "high"},
+            "stop_sequences": ["END"],
+            "system": "Be brief.",
+            "model": MODERATE,
+            "clients": {"openai": gpt},
+        }
+        answer = complete(mixed, turns, **options)
+        (call,) = answer.tool_calls
+        assert (answer.text, call.id, call.name, call.arguments) == ("", "call_1", "weather", {"city": "Lima"})
+        assert answer.message["stop_reason"] == "tool_use"
+        assert answer.usage == Usage(100, 1000, 1500, 400, 5)
+        assert answer.record is not None
+        assert answer.record.notes == ("stop sequences dropped: Responses takes none",)
+        result = {"type": "tool_result", "tool_use_id": call.id, "content": "rain"}
+        turns += [{"role": "assistant", "content": answer.message["content"]}, {"role": "user", "content": [result]}]
+        complete(mixed, turns, **options)
+    assert seen[1]["path"] == "/v1/responses"
+    read_all(RESPONSES_TYPE.validate_python({k: v for k, v in seen[1].items() if k != "path"}))
+    assert (seen[1]["instructions"], seen[1]["reasoning"], seen[1]["store"]) == ("Be brief.", {"effort": "high"}, False)
+    assert seen[1]["tool_choice"] == {"type": "function", "name": "weather"}
+    assert [part["type"] for part in seen[1]["input"][0]["content"]] == ["input_text", "input_image"]
+    assert seen[1]["input"][1:] == [
+        {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": '{"city":"Lima"}'},
+        {"type": "function_call_output", "call_id": "call_1", "output": "rain"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "stop", "text"),
+    [
+        ({"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}, "max_tokens", "So"),
+        ({"status": "incomplete", "incomplete_details": {"reason": "content_filter"}}, "refusal", "So"),
+        ({"content": [{"type": "refusal", "refusal": "No."}]}, "refusal", "No."),
+        ({}, "end_turn", "So"),
+    ],
+)
+def test_why_a_response_stopped(changes: dict[str, Any], stop: str, text: str) -> None:
+    content = changes.pop("content", [{"type": "output_text", "text": "So", "annotations": []}])
+    item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": content}
+    message = responses.to_message({**RESPONSE, "output": [item], "usage": None, **changes})
+    assert (message["stop_reason"], message["content"]) == (stop, [{"type": "text", "text": text}])
+    with pytest.raises(TierwiseError, match=f"{MODERATE} failed: the server had an error"):
+        responses.to_message({**RESPONSE, "status": "failed", "error": {"message": "the server had an error"}})
+
+
+def test_tools(mixed: Router) -> None:
+    seen: list[Any] = []
+    with answering(COMPLETION, seen) as gpt:
         turns: list[Any] = [{"role": "user", "content": "What is the weather in Lima?"}]
-        asked: dict[str, Any] = {"tools": [TOOL], "tool_choice": {"type": "any"}, "model": MODERATE}
+        asked: dict[str, Any] = {"tools": [TOOL], "tool_choice": {"type": "any"}, "model": "gpt-4o"}
         answer = complete(mixed, turns, clients={"openai": gpt}, **asked)
         (call,) = answer.tool_calls
         assert (answer.text, call.id, call.name, call.arguments) == ("", "call_1", "weather", {"city": "Lima"})
