@@ -20,8 +20,8 @@ from router import catalog as catalogs
 from router import demo as demos
 from router import lint as linter
 from router import prefix as prefixes
-from router.clients import wrap
-from router.engine import AUTO, Router
+from router.completion import KEYS, Completion, complete
+from router.engine import Router
 from router.errors import ClientError, RequestError, TierwiseError
 from router.types import Decision, Record
 from router.volatile import Severity
@@ -132,16 +132,26 @@ def ask(
 ) -> None:
     """Send TEXT to the cheapest tier that suffices, print the answer, and what it cost on stderr. "-" is stdin.
 
-    The provider is the fleet's (default claude); its key comes from ANTHROPIC_API_KEY, OPENAI_API_KEY or
-    GEMINI_API_KEY.
+    The fleet's models may be of several providers; keys come from ANTHROPIC_API_KEY, OPENAI_API_KEY, GEMINI_API_KEY
+    and, for models of your own, from the variable that the settings name. Without --fleet: the first whose key is set.
+
+    \b
+    Examples:
+      tierwise ask "What is the capital of Peru?"
+      tierwise ask --fleet mine --system "Be brief." --json - < prompt.txt
     """
     prompt = sys.stdin.read() if text == "-" else text
     router = _router_for_keys(fleet, operating_point, offline)
-    answer, record = _send(router, prompt, system, max_tokens, offline)
+    answer = _complete(router, prompt, system, max_tokens, offline)
+    record = answer.record
     if as_json:
-        click.echo(json.dumps({"text": answer, **_record_row(record)}))
+        calls = msgspec.to_builtins(answer.tool_calls)
+        row = _record_row(record) if record else {}
+        click.echo(json.dumps({"text": answer.text, "tool_calls": calls, **row}))
         return
-    click.echo(answer)
+    click.echo(answer.text)
+    if record is None:  # it could not be written; the log says why
+        return
     saved = "unknown" if record.saved_usd is None else f"${record.saved_usd:.6f}"
     cost = "unknown" if record.cost_usd is None else f"${record.cost_usd:.6f}"
     click.echo(f"[{record.tier} -> {record.model}, {record.reason}; cost {cost}, saved {saved}]", err=True)
@@ -300,61 +310,37 @@ def _row(decision: Decision) -> dict[str, Any]:
 def _router_for_keys(fleet: str | None, operating_point: str | None, offline: bool) -> Router:
     """The chosen fleet's router, or without a choice the one whose provider's key is set."""
     router = Router.load(fleet=fleet, operating_point=operating_point)
-    if offline or os.environ.get(_KEYS[router.fleet.provider]):
+    if offline or not router.fleet_is_default:
         return router
-    if router.fleet_is_default:
-        for provider, name in _KEYS.items():
-            if os.environ.get(name):
-                return router.serving(provider)
-    wanted = _KEYS[router.fleet.provider] if not router.fleet_is_default else ", ".join(_KEYS.values())
-    raise ClientError(f"no API key: set {wanted} in the environment, or use --offline for a simulated reply")
+    for provider, name in KEYS.items():
+        if os.environ.get(name):
+            return router.serving(provider)
+    raise ClientError(
+        f"no API key: set {', '.join(KEYS.values())} in the environment, or use --offline for a simulated reply"
+    )
 
 
-_KEYS = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY", "gemini": "GEMINI_API_KEY"}
-_GEMINI_URL = "https://generativelanguage.googleapis.com/v1beta/openai/"
-
-
-def _send(router: Router, prompt: str, system: str | None, max_tokens: int, offline: bool) -> tuple[str, Record]:
-    if not offline:
-        return _send_to(router, prompt, system, max_tokens, None)
-    from router.offline import Upstream
-
-    with Upstream() as upstream:
-        return _send_to(router, prompt, system, max_tokens, upstream.url)
-
-
-def _send_to(router: Router, prompt: str, system: str | None, max_tokens: int, url: str | None) -> tuple[str, Record]:
-    """One call through the fleet's SDK; `url` is the embedded upstream's, None for the provider."""
-    client: Any
-    user = {"role": "user", "content": prompt}
-    if router.fleet.provider == "anthropic":
-        import anthropic
-
-        extra = {"system": system} if system else {}
-        try:
-            with anthropic.Anthropic(**_offline_client(url)) as plain:
-                client = wrap(plain, router)
-                reply = client.messages.create(model=AUTO, max_tokens=max_tokens, messages=[user], **extra)
-        except anthropic.APIError as exc:
-            raise ClientError(f"{type(exc).__name__} from Anthropic: {exc.message}") from exc
-        return "".join(block.text for block in reply.content if block.type == "text"), client.last_record
-    import openai
-
-    options = _offline_client(url and f"{url}/v1")
-    if router.fleet.provider == "gemini" and not options:
-        options = {"base_url": _GEMINI_URL, "api_key": os.environ["GEMINI_API_KEY"]}
-    messages = [{"role": "system", "content": system}, user] if system else [user]
+def _complete(router: Router, prompt: str, system: str | None, max_tokens: int, offline: bool) -> Completion:
+    """One call to the provider, or to the embedded upstream; an SDK's error in one line."""
     try:
-        with openai.OpenAI(**options) as plain:
-            client = wrap(plain, router)
-            reply = client.chat.completions.create(model=AUTO, max_completion_tokens=max_tokens, messages=messages)
-    except openai.APIError as exc:
-        raise ClientError(f"{type(exc).__name__} from the provider: {exc.message}") from exc
-    return reply.choices[0].message.content or "", client.last_record
+        if not offline:
+            return complete(router, prompt, system=system, max_tokens=max_tokens)
+        from anthropic import Anthropic
+        from openai import OpenAI
 
+        from router.offline import Upstream
 
-def _offline_client(url: str | None) -> dict[str, Any]:
-    return {} if url is None else {"base_url": url, "api_key": "offline"}
+        with (
+            Upstream(models=router.catalog) as upstream,
+            Anthropic(base_url=upstream.url, api_key="offline") as claude,
+            OpenAI(base_url=f"{upstream.url}/v1", api_key="offline") as gpt,
+        ):
+            clients = {name: claude if name == "anthropic" else gpt for name in router.fleet.providers}
+            return complete(router, prompt, system=system, max_tokens=max_tokens, clients=clients)
+    except Exception as exc:
+        if "APIError" not in {cls.__name__ for cls in type(exc).__mro__}:
+            raise
+        raise ClientError(f"{type(exc).__name__} from the provider: {exc}") from exc
 
 
 def _record_row(record: Record) -> dict[str, Any]:

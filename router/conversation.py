@@ -38,7 +38,9 @@ _ARGUMENTS = re.compile(r"<command-args>(.*?)</command-args>", re.S)
 _WRAPPER = re.compile(r"<([a-z]+(?:[-_][a-z]+)+|INSTRUCTIONS)(?:\s[^>]*)?>.*?</\1>", re.S)
 _ATTACHED = re.compile(r"<(context|file|files|document|documents|attachment|attachments|environment|diff)(?:\s[^>]*)?>"
                        r".*?</\1>", re.S)  # fmt: skip
-_NOTICE = re.compile(r"^(?:\[(?:Request interrupted|Image|File|Pasted)[^\]\n]*\]|# AGENTS\.md instructions for .*)$", re.M)
+_NOTICE = re.compile(
+    r"^(?:\[(?:Request interrupted|Image|File|Pasted)[^\]\n]*\]|# AGENTS\.md instructions for .*)$", re.M
+)
 _OBSERVATION = re.compile(r"(?:Observation|Tool (?:result|output|response)|Result of tool)\b[^:\n]*:", re.I)
 _FENCE = re.compile(r"```.*?(?:```|\Z)", re.S)
 
@@ -145,9 +147,7 @@ def _joined(turns: Sequence[_Turn]) -> str:
         if turn.role == "assistant":
             offer = _offer(turn.text, parts[0]) if said[at + 1].role == "user" and n_asks == 1 else ""
             parts[1:1] = [offer] if offer else []
-        elif _same(turn.text, parts[0]):
-            continue
-        elif n_asks > 1 and _is_retry(turn.text):
+        elif _same(turn.text, parts[0]) or (n_asks > 1 and _is_retry(turn.text)):
             continue
         else:
             offers = parts[1:] if n_asks == 1 and len(parts) > 1 else []

@@ -105,7 +105,7 @@ class Outlook:
                 gap_s = gaps_s[a, late]
                 idle = _expiry(max(0.0, 1 - gap_s / short_s) * (1 - late), max(0.0, 1 - gap_s / max(long_s, short_s)))
                 for m in range(n_models):
-                    full = np.ones((1, 1))
+                    full: Floats = np.ones((1, 1))
                     for other in reversed(range(n_models)):
                         full = np.kron(full, used if other == m else idle)
                     out[a, late, m] = full
@@ -146,9 +146,7 @@ def place(segments: Sequence[Segment], rates: Sequence[Rates], tier: int, models
     for model in models:
         rate, chosen, total = rates[model], list[Ttl](), 0.0
         for segment in segments:
-            cost, ttl = min(
-                (_cost(segment, space, rate, model, ttl, tier), ttl) for ttl in segment.ttls[model]
-            )
+            cost, ttl = min((_cost(segment, space, rate, model, ttl, tier), ttl) for ttl in segment.ttls[model])
             chosen.append(ttl)
             total += cost
         if Ttl.LONG in chosen:

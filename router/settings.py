@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -21,7 +22,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What can be set. None means "the default that fits": the shipped artifact, the fleet of the client's provider.
 
     `ledger` is the path of an SQLite file for records; without it, records are returned but not kept. `fleets` adds
-    fleets of catalog models, e.g. `[fleets.mine] simple = "claude-haiku-5-5"` and so on.
+    fleets of catalog models, e.g. `[fleets.mine] simple = "claude-haiku-5-5"` and so on; they may mix providers.
+    `models` adds models behind an OpenAI-compatible address (`catalog.CustomModel` says what a table takes), e.g.
+    `[models.my-llama] base_url = "http://localhost:8000/v1"`, `context_tokens = 32_768`.
     """
 
     artifact: str | None = None
@@ -29,6 +32,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operating_point: str = "balanced"
     ledger: str | None = None
     fleets: dict[str, dict[Tier, str]] = {}
+    models: dict[str, dict[str, Any]] = {}
 
 
 _FROM_ENVIRONMENT = ("artifact", "fleet", "operating_point", "ledger")

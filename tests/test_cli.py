@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ def run(*args: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> tu
         [sys.executable, "-m", "router.cli", *args],
         input=stdin,
         capture_output=True,
-        env=env and {"PATH": "/usr/bin", "LANG": "C.UTF-8", **env},
+        env=env and {"PATH": "/usr/bin", "LANG": "C.UTF-8", "PYTHONPATH": os.environ.get("PYTHONPATH", ""), **env},
         check=False,
     )
     assert b"Traceback" not in done.stderr
@@ -104,13 +105,33 @@ def test_ask_sends_to_the_provider_whose_key_is_set(upstream: Upstream) -> None:
     code, out, err = run("ask", "hi", "--json", env=env)
     answer = json.loads(out)
     assert code == 0
-    assert (answer["model"], answer["tier"]) == ("claude-haiku-4-5", "simple")
+    assert (answer["model"], answer["tier"], answer["tool_calls"]) == ("claude-haiku-4-5", "simple", [])
+    assert answer["text"].startswith("[simulated reply of claude-haiku-4-5]")
     assert answer["cost_usd"] == pytest.approx(float(upstream.bills[-1].usd))
     env = {"OPENAI_API_KEY": "sk-secret", "OPENAI_BASE_URL": f"{upstream.url}/v1"}
     code, out, err = run("ask", "hi", env=env)
     assert code == 0
     assert "gpt-6-luna" in out + err
     assert "sk-secret" not in out + err
+
+
+def test_ask_a_fleet_that_mixes_providers(upstream: Upstream, tmp_path: Path) -> None:
+    fleet = '[fleets.mine]\nsimple = "gpt-6-luna"\ncomplex = "claude-opus-4-7"\n'
+    (tmp_path / "my.toml").write_text(fleet)
+    env = {
+        "OPENAI_API_KEY": "sk-o",
+        "OPENAI_BASE_URL": f"{upstream.url}/v1",
+        "TIERWISE_CONFIG": str(tmp_path / "my.toml"),
+    }
+    code, _, err = run("ask", "hi", "--fleet", "mine", env=env)
+    assert (code, "set ANTHROPIC_API_KEY in the environment" in err) == (2, True)
+    env |= {"ANTHROPIC_API_KEY": "sk-a", "ANTHROPIC_BASE_URL": upstream.url}
+    code, out, err = run("ask", "hi", "--fleet", "mine", env=env)
+    assert code == 0
+    assert "gpt-6-luna" in out
+    assert "sk-" not in out + err
+    code, out, _ = run("ask", "hi", "--fleet", "mine", "--offline", env=env)
+    assert (code, out[:32]) == (0, "[simulated reply of gpt-6-luna] ")
 
 
 def test_ask_reports_the_providers_error_in_one_line(upstream: Upstream) -> None:

@@ -135,13 +135,13 @@ class Account:
         price, zero = model.price(on, use.total), Decimal(0)
         long = price.cache_write_long
         if long is None and gpt(model.id).has_breakpoints:
-            long = price.input * LONG_WRITE_FACTOR
+            long = (price.input or zero) * LONG_WRITE_FACTOR
         usd = (
-            use.fresh * price.input
+            use.fresh * (price.input or zero)
             + use.read * (price.cache_read or zero)
             + use.write_short * (price.cache_write_short or zero)
             + use.write_long * (long or zero)
-            + output * price.output
+            + output * (price.output or zero)
         ) / 1_000_000
         tokens = (use.fresh, use.read, use.write_short, use.write_long, output)
         tag = call.headers.get("x-demo-tag", "")
