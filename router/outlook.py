@@ -107,7 +107,7 @@ class Outlook:
                 for m in range(n_models):
                     full: Floats = np.ones((1, 1))
                     for other in reversed(range(n_models)):
-                        full = np.kron(full, used if other == m else idle)
+                        full = np.asarray(np.kron(full, used if other == m else idle), float)
                     out[a, late, m] = full
         return out
 
