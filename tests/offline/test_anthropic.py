@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import anthropic
+import msgspec
 import pytest
 
 from router import catalog
@@ -70,9 +70,8 @@ class TestReplies:
     def test_the_window_ends_a_reply_and_refuses_a_prompt(
         self, claude: anthropic.Anthropic, upstream: Upstream
     ) -> None:
-        row = "context_tokens = 1_000_000\nchars_per_token = 3.8"
-        text = Path(catalog.__file__).with_name("catalog.toml").read_text("utf-8")
-        upstream.models = catalog.parse(text.replace(row, row.replace("1_000_000", "100")))
+        sonnet = catalog.shipped().models[SONNET]
+        upstream.models = catalog.Catalog([msgspec.structs.replace(sonnet, context_tokens=100)], {})
         upstream.scripts.append(Reply("word " * 300))
         words = ask(claude, messages=[{"role": "user", "content": "word " * 60}])
         assert words.stop_reason == "model_context_window_exceeded"
