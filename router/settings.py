@@ -10,7 +10,9 @@ from pathlib import Path
 
 import msgspec
 
+from router.artifact import OperatingPoint
 from router.errors import SettingsError
+from router.rules import Rule, check_names
 from router.types import Tier
 
 FILE = "tierwise.toml"
@@ -21,7 +23,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What can be set. None means "the default that fits": the shipped artifact, the fleet of the client's provider.
 
     `ledger` is the path of an SQLite file for records; without it, records are returned but not kept. `fleets` adds
-    fleets of catalog models, e.g. `[fleets.mine] simple = "claude-haiku-5-5"` and so on.
+    fleets of catalog models, e.g. `[fleets.mine] simple = "claude-haiku-5-5"` and so on; `operating_points` adds those
+    that `tierwise tune` wrote; `rules` are checked before the classifier, in order (router/rules.py).
     """
 
     artifact: str | None = None
@@ -29,6 +32,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operating_point: str = "balanced"
     ledger: str | None = None
     fleets: dict[str, dict[Tier, str]] = {}
+    operating_points: dict[str, OperatingPoint] = {}
+    rules: tuple[Rule, ...] = ()
 
 
 _FROM_ENVIRONMENT = ("artifact", "fleet", "operating_point", "ledger")
@@ -48,6 +53,7 @@ def load(path: str | Path | None = None, environ: Mapping[str, str] | None = Non
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise SettingsError(f"{file}: {exc}") from exc
     _check_names(values, file)
+    check_names(values.get("rules"), file)
     for name in _FROM_ENVIRONMENT:
         if value := environ.get(f"TIERWISE_{name.upper()}"):
             values[name] = value

@@ -22,6 +22,7 @@ from router.types import Tier
 ROOT = Path(__file__).parent.parent
 QUERIES = ROOT / "data" / "queries.jsonl"
 ANNOTATIONS = ROOT / "data" / "annotations.jsonl"
+OUT_OF_FOLD = ROOT / "data" / "queries_out_of_fold.csv"
 CORPORA = ROOT.parent / "shared" / "corpora"
 
 N_TIERS = len(Tier)
@@ -109,6 +110,12 @@ def annotations(path: Path = ANNOTATIONS) -> pd.DataFrame:
     """Ratings of corpus prompts by query_id: p_small and p_mid in [0, 1], the mean over passes."""
     frame = pd.read_json(path, lines=True)
     return frame.groupby("query_id")[["p_small", "p_mid"]].mean()
+
+
+def write_scores(path: Path, ids: list[str], p_suffices: npt.NDArray[np.float64]) -> None:
+    """P(suffices) of the tiers below the top by id, as CSV: id, p_simple, p_moderate."""
+    columns = {f"p_{tier.value}": p_suffices[:, k].round(5) for k, tier in enumerate(list(Tier)[:-1])}
+    pd.DataFrame({"id": ids, **columns}).to_csv(path, index=False)
 
 
 def training_rows(corpora: Path) -> Rows:
