@@ -31,6 +31,7 @@ def matches(asked: Task, context: Context = Context(), at_s: float = SUNDAY_NOON
         ({"max_words": 3}, "one two three", "one two three four"),
         ({"min_words": 3}, "one two three", "one two"),
         ({"min_words": 2, "max_words": 3}, "one two", "one"),
+        ({"max_words": 4}, "明日の天気", "明日の天気はどうですか"),
         ({"max_chars": 5}, "12345", "123456"),
         ({"min_chars": 5}, "12345", "1234"),
         ({"terms": ("lease", "tax return")}, "my TAX\n return is late", "release the taxreturn"),

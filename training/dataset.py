@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,17 +167,29 @@ def provenance(rows: Rows, corpora: Path) -> list[dict[str, object]]:
     lines: list[dict[str, object]] = []
     for source in SOURCE_WEIGHT:
         mask = rows.sources == source
-        digest = hashlib.sha256()
-        for row_id, text in zip(rows.ids[mask], np.array(rows.texts, object)[mask], strict=True):
-            digest.update(f"{row_id}\0{text}\0".encode("utf-8", "surrogatepass"))
         licence = str(licences.get(source, "Apache-2.0 (written for this project)"))
         if source == "variants":
             licence = "as the two rows above"
         elif source == "annotations":
             rated = "; ".join(f"{name}: {licences[name]}" for name in sorted(set(rows.datasets[mask])))
             licence = f"{licence}; prompts of {rated}"
-        lines.append({"source": source, "licence": licence, "n_rows": int(mask.sum()), "sha256": digest.hexdigest()})
+        lines.append(
+            {
+                "source": source,
+                "licence": licence,
+                "n_rows": int(mask.sum()),
+                "sha256": digest(rows.ids[mask], np.array(rows.texts, object)[mask]),
+            }
+        )
     return lines
+
+
+def digest(ids: Iterable[str], texts: Iterable[str]) -> str:
+    """SHA-256 of rows, in their order."""
+    sha256 = hashlib.sha256()
+    for row_id, text in zip(ids, texts, strict=True):
+        sha256.update(f"{row_id}\0{text}\0".encode("utf-8", "surrogatepass"))
+    return sha256.hexdigest()
 
 
 def _query_rows() -> pd.DataFrame:
