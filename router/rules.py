@@ -24,6 +24,7 @@ READ_CHARS = 100_000
 """How much of a text terms and patterns see: its start. At that length a pattern or a term takes 0.1 to 1 ms."""
 
 _TIERS = tuple(Tier)
+_UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
 _CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _UNSPACED_FROM = "\u0e00"  # from Thai on: scripts that put no space between words, or hang endings on them
@@ -39,8 +40,8 @@ class Context(msgspec.Struct, frozen=True):
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Conditions, of which all that are given must hold, and one of `tier`, `min_tier`, `max_tier`.
 
-    Words are what white space separates (use `min_chars` and `max_chars` for Chinese, Japanese and Thai); bounds are
-    inclusive. `terms`: any of these words or phrases, in any case; `without`: none of them. `pattern`: an RE2 regular
+    Words are what white space separates, and in Chinese, Japanese and Thai every two characters; bounds are inclusive.
+    `terms`: any of these words or phrases, in any case; `without`: none of them. `pattern`: an RE2 regular
     expression found in the task's text. `language`: ISO 639-1 codes of router.language; a text that shows none matches
     no rule that asks for one. `headers`: name -> value, or "*" for any value. `between`: "22:00-06:00" in `timezone`.
     """
@@ -174,7 +175,13 @@ def _of_length(rule: Rule) -> Iterable[_Check]:
         yield lambda task, *_: (rule.min_chars or 0) <= len(task.text) <= _or_any(rule.max_chars)
     if rule.min_words is not None or rule.max_words is not None:
         enough = max(rule.min_words or 0, rule.max_words or 0)  # splitting further would tell nothing more
-        yield lambda task, *_: (rule.min_words or 0) <= len(task.text.split(None, enough)) <= _or_any(rule.max_words)
+        yield lambda task, *_: (rule.min_words or 0) <= n_words(task.text, enough) <= _or_any(rule.max_words)
+
+
+def n_words(text: str, enough: int = -1) -> int:
+    """Words between white space, at most `enough` + 1; two characters of a script without spaces count as one more."""
+    n = len(text.split(None, enough))
+    return n if text.isascii() else n + len(_UNSPACED.findall(text[:READ_CHARS])) // 2
 
 
 def _or_any(limit: int | None) -> float:

@@ -134,8 +134,8 @@ def _print_costs(
     source = f"{n_records:,} records" if n_records else "defaults: give --records LEDGER for yours"
     click.echo(f"labels      {len(rows):,} rows{weighted}")
     click.echo(
-        f"costs       1 is always {fleet.top.id}, cached; {load.prefix_tokens:,.0f} + {load.user_tokens:,.0f} tokens in, "
-        f"{load.output_tokens:,.0f} out, a call every {load.gap_s:.1f} s ({source})\n"
+        f"costs       1 is always {fleet.top.id}, cached; {load.prefix_tokens:,.0f} + {load.user_tokens:,.0f} tokens "
+        f"in, {load.output_tokens:,.0f} out, a call every {load.gap_s:.1f} s ({source})\n"
     )
 
 
@@ -165,7 +165,8 @@ def _print_choice(choice: Choice, fleet: Fleet, name: str, report: dict[str, Any
         f"target      {choice.target} with {choice.confidence:.0%} confidence, proved on {choice.n_proof:,} rows"
     )
     click.echo(
-        f"quality     {1 - choice.risk:.1%} [{1 - high:.1%}, {1 - low:.1%}] on {choice.n_unseen:,} rows that tuning did not see"
+        f"quality     {1 - choice.risk:.1%} [{1 - high:.1%}, {1 - low:.1%}] on {choice.n_unseen:,} rows that tuning "
+        "did not see"
     )
     low, high = choice.cost_interval
     click.echo(f"cost        {choice.cost:.3f} [{low:.3f}, {high:.3f}] of always {fleet.top.id}")
@@ -175,7 +176,8 @@ def _print_choice(choice: Choice, fleet: Fleet, name: str, report: dict[str, Any
     )
     if choice.more_rows:
         click.echo(
-            f"to tighten  about {choice.more_rows:,} more labels would prove the next point, at a cost of {choice.next_cost:.3f}"
+            f"to tighten  about {choice.more_rows:,} more labels would prove the next point, at a cost of "
+            f"{choice.next_cost:.3f}"
         )
     if report["classifier"] == "rules":
         click.echo(f"wrong       {report['n_wrong']:,} of {report['n_rows']:,} rows; the first:")

@@ -22,7 +22,7 @@ from router.artifact import Manifest
 from router.catalog import Fleet
 from router.classifier import Classifier
 from router.errors import TierwiseError
-from router.rules import any_of
+from router.rules import any_of, n_words
 from router.types import Tier
 from router.workload import Workload
 from training.fit import route
@@ -265,7 +265,7 @@ def model_scores(
 def rule_scores(texts: list[str], terms: tuple[str, ...] = ()) -> Array:
     """Scores of the rule "up to N words and none of these terms": q_simple falls with words, 0 with a term; [n, 3]."""
     holds = any_of(terms) if terms else lambda _: False
-    simple = np.array([0.0 if holds(text) else 1 / (1 + len(text.split())) for text in texts])
+    simple = np.array([0.0 if holds(text) else 1 / (1 + n_words(text)) for text in texts])
     return np.column_stack([simple, np.zeros(len(texts)), np.ones(len(texts))])
 
 
