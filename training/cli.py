@@ -68,8 +68,8 @@ def tune(
     """Choose the threshold: the cheapest operating point that meets a target with a stated confidence.
 
     Labels are rows that training did not see. Without --target the cost-quality curve is printed and nothing is
-    written. Quality is the share of requests that get a tier at least as good as they need; with a score for each model,
-    1 - how far the answers fall behind the top tier's. Cost is a part of what the top tier alone costs, cached.
+    written. Quality is the share of requests that get a tier at least as good as they need; with a score for each
+    model, 1 - how far the answers fall behind the top tier's. Cost is a part of what the top tier alone costs, cached.
 
     \b
     Examples:

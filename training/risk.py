@@ -19,6 +19,9 @@ from scipy.stats import binom
 
 Array = npt.NDArray[np.float64]
 
+MAX_FACTOR = 20.0
+"""How many times the rows at hand are still worth asking for."""
+
 _GRID = 41
 _EPS = 1e-9
 
@@ -87,13 +90,13 @@ class Evidence:
 
 
 def rows_needed(evidence: Evidence, target: float, level: float) -> float | None:
-    """How many times these rows would prove a risk below `target`, if the rates stayed; None if they never would."""
+    """How many times these rows would prove a risk below `target`, if the rates stayed; None above MAX_FACTOR."""
     if evidence.mean >= target:
         return None
     factor = 1.0
     while evidence.scaled(factor).p_value(target) > level:
-        factor *= 1.02
-        if factor > 1000:
+        factor *= 1.05
+        if factor > MAX_FACTOR:
             return None
     return factor
 
@@ -117,6 +120,8 @@ def _bounded(total: float, n: int, target: float) -> float:
     mean, target = total / n, min(target, 1.0)
     if mean >= target:
         return 1.0
+    if target == 1:
+        return 0.0
     hoeffding = exp(-n * _divergence(mean, target))
     return min(hoeffding, e * float(bdtr(ceil(total - _EPS), n, target)), 1.0)
 

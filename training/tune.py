@@ -137,13 +137,23 @@ def _for_quality(path_rows: Problem, proof: Problem, target: Target, level: floa
     path = frontier(path_rows)
     seen = [proof.evidence(thresholds) for thresholds in path]
     proved = risk.first_failure(seen, limit, level)
-    at = [proof.costs.at(proof.shares(thresholds)) for thresholds in path[: proved + 1]]
+    at = [proof.costs.at(proof.shares(thresholds)) for thresholds in path]
     best = min(range(proved), key=at.__getitem__, default=None)
-    factor = risk.rows_needed(seen[proved], limit, level) if proved < len(seen) else None
-    more = None if factor is None else round((factor - 1) * n)
     if best is None or at[best] > 0.995:
-        raise Refused(_why_not(target, level, proof, seen[min(proved, len(seen) - 1)], more))
-    return path[best], more, at[proved] if factor is not None else None
+        failed = seen[min(proved, len(seen) - 1)]
+        factor = risk.rows_needed(failed, limit, level)
+        raise Refused(_why_not(target, level, proof, failed, None if factor is None else round((factor - 1) * n)))
+    cheaper = [i for i in range(proved, len(path)) if at[i] < 0.98 * at[best]]
+    return path[best], *_next(cheaper, seen, [limit] * len(path), at, level, n)
+
+
+def _next(
+    candidates: list[int], seen: list[Evidence], limits: list[float], at: list[float], level: float, n: int
+) -> tuple[int | None, float | None]:
+    """The fewest further labels that would prove one of the next ten candidates, and its cost."""
+    factors = [(risk.rows_needed(seen[i], limits[i], level), at[i]) for i in candidates[:10]]
+    factor, cost = min(((f, c) for f, c in factors if f is not None), default=(None, None))
+    return (None, None) if factor is None else (round((factor - 1) * n), cost)
 
 
 def _why_not(target: Target, level: float, proof: Problem, seen: Evidence, more: int | None) -> str:
@@ -179,13 +189,14 @@ def _for_cost(path_rows: Problem, proof: Problem, target: Target, level: float, 
             f"these rows cannot support {target} with {1 - level:.0%} confidence: the cheapest point costs about "
             f"{cheapest:.2f}, shown on {len(rows)} rows; give more rows, a higher limit or a cheaper fleet"
         )
-    factor = risk.rows_needed(seen[proved], limits[proved], level) if proved < len(path) else None
-    more = None if factor is None else round((factor - 1) * n)
-    return path[proved - 1], more, None if factor is None else proof.costs.at(proof.shares(path[proved]))
+    at = [proof.costs.at(proof.shares(thresholds)) for thresholds in path]
+    return path[proved - 1], *_next(list(range(proved, len(path))), seen, limits, at, level, n)
 
 
 def _for_share(path_rows: Problem, proof: Problem, target: Target, _level: float, _n: int) -> _Selected:
     """Thresholds at which the rows of both parts have the shares; the check is on the unseen rows."""
+    if target.values[1] > 0 and np.isnan(proof.loss[:, 1]).all():
+        raise Refused(f"{target}: the labels say nothing of the moderate tier; give it no share, or its scores")
     parts = (path_rows, proof)
     q = np.concatenate([np.where(part.novel[:, None], -1.0, part.q) for part in parts])
     weights = np.concatenate([part.weights() * len(part) for part in parts])
