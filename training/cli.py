@@ -174,11 +174,12 @@ def _print_choice(choice: Choice, fleet: Fleet, name: str, report: dict[str, Any
         "shares      "
         + ", ".join(f"{tier.value} {share:.1%}" for tier, share in zip(workload.Tier, choice.shares, strict=True))
     )
-    if choice.more_rows:
-        click.echo(
-            f"to tighten  about {choice.more_rows:,} more labels would prove the next point, at a cost of "
-            f"{choice.next_cost:.3f}"
-        )
+    more = (
+        f"; about {choice.more_rows:,} would prove a point at a cost of {choice.next_cost:.3f}"
+        if choice.more_rows
+        else ""
+    )
+    click.echo(f"to tighten  {3 * choice.n_rows:,} more labels would halve the interval{more}")
     if report["classifier"] == "rules":
         click.echo(f"wrong       {report['n_wrong']:,} of {report['n_rows']:,} rows; the first:")
         for row in report["worst"]:

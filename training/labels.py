@@ -20,7 +20,7 @@ Array = npt.NDArray[np.float64]
 _TIERS = [tier.value for tier in Tier]
 _READERS = {
     ".csv": lambda path: pd.read_csv(path, dtype={"id": str, "text": str, "tier": str}, keep_default_na=False),
-    ".jsonl": lambda path: pd.read_json(path, lines=True, dtype={"id": str}, convert_dates=False),
+    ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False),
     ".parquet": pd.read_parquet,
 }
 

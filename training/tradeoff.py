@@ -227,7 +227,11 @@ def frontier(rows: Problem) -> list[tuple[float, float]]:
 
 
 def _levels(q: Array, unused: bool) -> Array:
-    return np.array([NEVER]) if unused else np.append(np.unique(np.quantile(q, np.linspace(0, 1, N_LEVELS))), NEVER)
+    return (
+        np.array([NEVER])
+        if unused
+        else np.append(np.unique(np.quantile(q, np.linspace(0, 1, N_LEVELS), method="nearest")), NEVER)
+    )
 
 
 def curve(problem: Problem, confidence: float = 0.95, n_points: int = 25, seed: int = 0) -> list[dict[str, Any]]:

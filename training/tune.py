@@ -27,6 +27,9 @@ Ints = npt.NDArray[np.int_]
 MAX_SHARE_WIDTH = 0.05
 """A share target is refused when unseen rows tell a tier's share less exactly than this, either way."""
 
+WORTHWHILE = 0.05
+"""How much cheaper a point must be for its labels to be worth asking for."""
+
 MAX_TIE = 0.02
 """It is refused, too, when the rows cannot be divided as wanted to within this."""
 
@@ -68,7 +71,7 @@ class Target:
 class Choice:
     """A point with its evidence: risk, interval, shares and cost are of rows that the choice did not see.
 
-    `more_rows` further labels would let the next cheaper point pass, at `next_cost`, if its loss stayed; None: unknown.
+    `more_rows` further labels would prove a point at `next_cost`, if its loss stayed; None: more than is worth asking.
     """
 
     target: Target
@@ -124,7 +127,7 @@ def choose(problem: Problem, target: Target, confidence: float, seed: int = 0) -
 
 
 def select(problem: Problem, target: Target, confidence: float, seed: int = 0) -> _Selected:
-    """The thresholds alone, how many more rows would let the next point pass, and its cost. Raises Refused."""
+    """The thresholds alone; how many more labels would prove a cheaper point, and its cost. Raises Refused."""
     path_rows, proof, unseen = problem.split(seed)
     if min(len(path_rows), len(proof), len(unseen)) < 5:
         raise Refused(f"{len(problem)} labels are too few to split in three; give at least 20")
@@ -143,17 +146,22 @@ def _for_quality(path_rows: Problem, proof: Problem, target: Target, level: floa
         failed = seen[min(proved, len(seen) - 1)]
         factor = risk.rows_needed(failed, limit, level)
         raise Refused(_why_not(target, level, proof, failed, None if factor is None else round((factor - 1) * n)))
-    cheaper = [i for i in range(proved, len(path)) if at[i] < 0.98 * at[best]]
-    return path[best], *_next(cheaper, seen, [limit] * len(path), at, level, n)
+    return path[best], *_next(proved, seen, [limit] * len(path), at, at[best] * (1 - WORTHWHILE), level, n)
 
 
 def _next(
-    candidates: list[int], seen: list[Evidence], limits: list[float], at: list[float], level: float, n: int
+    first: int, seen: list[Evidence], limits: list[float], at: list[float], wanted: float, level: float, n: int
 ) -> tuple[int | None, float | None]:
-    """The fewest further labels that would prove one of the next ten candidates, and its cost."""
-    factors = [(risk.rows_needed(seen[i], limits[i], level), at[i]) for i in candidates[:10]]
-    factor, cost = min(((f, c) for f, c in factors if f is not None), default=(None, None))
-    return (None, None) if factor is None else (round((factor - 1) * n), cost)
+    """The further labels that would prove the points from `first` to one that costs at most `wanted`, and its cost."""
+    most = 1.0
+    for evidence, limit, cost in zip(seen[first:], limits[first:], at[first:], strict=True):
+        factor = risk.rows_needed(evidence, limit, level)
+        if factor is None:
+            break
+        most = max(most, factor)
+        if cost <= wanted:
+            return round((most - 1) * n), cost
+    return None, None
 
 
 def _why_not(target: Target, level: float, proof: Problem, seen: Evidence, more: int | None) -> str:
@@ -190,7 +198,7 @@ def _for_cost(path_rows: Problem, proof: Problem, target: Target, level: float, 
             f"{cheapest:.2f}, shown on {len(rows)} rows; give more rows, a higher limit or a cheaper fleet"
         )
     at = [proof.costs.at(proof.shares(thresholds)) for thresholds in path]
-    return path[proved - 1], *_next(list(range(proved, len(path))), seen, limits, at, level, n)
+    return path[proved - 1], *_next(proved, seen, limits, at, 1.0, level, n)
 
 
 def _for_share(path_rows: Problem, proof: Problem, target: Target, _level: float, _n: int) -> _Selected:
