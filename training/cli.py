@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,10 @@ import msgspec
 
 from router import artifact, catalog, settings, workload
 from router.catalog import Fleet
-from router.classifier import Classifier
-from training import labels as labelled
 from training import operating_point, tradeoff
+from training import scores as scored
 from training.labels import Labels
-from training.tradeoff import Costs, Problem
+from training.tradeoff import Problem
 from training.tune import Choice, Target, choose
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -81,25 +81,16 @@ def tune(
     config = settings.load()
     models = catalog.shipped().extended(config.fleets)
     chosen = models.fleet(fleet or config.fleet or catalog.DEFAULT_FLEETS["anthropic"])
-    rows = labelled.read(labels, chosen)
-    load, n_records = tradeoff.workload_of(records, chosen) if records else (tradeoff.DEFAULT_WORKLOAD, 0)
-    costs = Costs(chosen, load)
-    words = tuple(term.strip() for term in terms.split(",") if term.strip())
     loaded = artifact.load(artifact_ or config.artifact)
     shares = workload.shares(mix) if mix else None
-    if classifier == "rules":
-        problem = Problem.of(tradeoff.two_tiers(rows), tradeoff.rule_scores(rows.texts, words), costs, mix=shares)
-    elif scores:
-        problem = Problem.of(rows, labelled.scores(scores, rows), costs, mix=shares)
-    else:
-        labelled.check_unseen(rows, loaded.manifest)
-        q, novel = _scored(loaded, rows.texts)
-        problem = Problem.of(rows, q, costs, novel, shares)
+    rule = tuple(term.strip() for term in terms.split(",") if term.strip()) if classifier == "rules" else None
+    files = {"scores": scores, "records": records}
+    rows, problem = scored.load(labels, chosen, loaded, **files, mix=shares, terms=rule, shown=_bar)
     used = f"{loaded.manifest.name}-v{loaded.manifest.version}"
     report: dict[str, Any] = {"labels": str(labels), "n_rows": len(rows), "artifact": used, "fleet": chosen.name}
-    report |= {"workload": load, "n_records": n_records, "classifier": classifier}
+    report |= {"workload": problem.costs.workload, "n_records": problem.costs.n_records, "classifier": classifier}
     if not as_json:
-        _print_costs(rows, shares, chosen, load, n_records)
+        _print_costs(rows, problem)
     if target is None:
         report["curve"] = tradeoff.curve(problem, confidence, 12, seed)
         _print_curve(report["curve"], confidence, classifier) if not as_json else None
@@ -109,10 +100,10 @@ def tune(
         errors = tradeoff.worst(rows, problem, choice.thresholds)
         report |= {"choice": {**asdict(choice), "target": str(target)}, "written_to": written, "worst": errors}
         if classifier == "rules":
-            report["max_words"] = tradeoff.words_of(choice.thresholds[0])
+            report["max_words"] = scored.words_of(choice.thresholds[0])
             report["n_wrong"] = int((problem.lost(choice.thresholds) > 0).sum())
             if written:
-                operating_point.write_rules(out, report["max_words"], words)
+                operating_point.write_rules(out, report["max_words"], rule or ())
         elif written:
             operating_point.write(out, name, choice.point(labels.name, used))
         if not as_json:
@@ -121,21 +112,20 @@ def tune(
         click.echo(msgspec.json.encode(report, enc_hook=str))
 
 
-def _scored(loaded: artifact.Artifact, texts: list[str]) -> tuple[Any, Any]:
-    hidden = not sys.stderr.isatty()
-    with click.progressbar(texts, label="scoring", file=sys.stderr, hidden=hidden) as shown:
-        return tradeoff.model_scores(Classifier(loaded), loaded.manifest, shown)
+def _bar(texts: list[str]) -> Iterator[str]:
+    with click.progressbar(texts, label="scoring", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+        yield from bar
 
 
-def _print_costs(
-    rows: Labels, mix: tuple[float, ...] | None, fleet: Fleet, load: workload.Workload, n_records: int
-) -> None:
-    weighted = f", weighted to {' / '.join(f'{share:.0%}' for share in mix)}" if mix else ""
+def _print_costs(rows: Labels, problem: Problem) -> None:
+    load, n_records = problem.costs.workload, problem.costs.n_records
+    weighted = f", weighted to {' / '.join(f'{share:.0%}' for share in problem.mix)}" if problem.mix else ""
     source = f"{n_records:,} records" if n_records else "defaults: give --records LEDGER for yours"
     click.echo(f"labels      {len(rows):,} rows{weighted}")
     click.echo(
-        f"costs       1 is always {fleet.top.id}, cached; {load.prefix_tokens:,.0f} + {load.user_tokens:,.0f} tokens "
-        f"in, {load.output_tokens:,.0f} out, a call every {load.gap_s:.1f} s ({source})\n"
+        f"costs       1 is always {problem.costs.fleet.top.id}, cached; {load.prefix_tokens:,.0f} + "
+        f"{load.user_tokens:,.0f} tokens in, {load.output_tokens:,.0f} out, a call every "
+        f"{load.gap_s:.1f} s ({source})\n"
     )
 
 
@@ -146,7 +136,7 @@ def _print_curve(points: list[dict[str, Any]], confidence: float, classifier: st
     )
     for point in points:
         at = point["thresholds"]
-        shown = str(tradeoff.words_of(at[0])) if classifier == "rules" else "  ".join(f"{t:6.3f}" for t in at)
+        shown = str(scored.words_of(at[0])) if classifier == "rules" else "  ".join(f"{t:6.3f}" for t in at)
         low, high = point["interval"]
         shares = "  ".join(f"{share:4.0%}" for share in point["shares"])
         click.echo(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import sqlite3
-from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,11 +16,8 @@ import numpy.typing as npt
 from scipy.optimize import brentq
 
 from router import workload as workloads
-from router.artifact import Manifest
 from router.catalog import Fleet
-from router.classifier import Classifier
 from router.errors import TierwiseError
-from router.rules import any_of, n_words
 from router.types import Tier
 from router.workload import Workload
 from training.fit import route
@@ -55,6 +50,7 @@ class Costs:
 
     fleet: Fleet
     workload: Workload = DEFAULT_WORKLOAD
+    n_records: int = 0
     on: dt.date = field(default_factory=lambda: dt.datetime.now(dt.UTC).date())
 
     def usd(self, shares: Array) -> float:
@@ -258,39 +254,6 @@ def curve(problem: Problem, confidence: float = 0.95, n_points: int = 25, seed: 
     return points
 
 
-def model_scores(
-    classifier: Classifier, manifest: Manifest, texts: Iterable[str]
-) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """P(suffices) float64 [n, 3] of each text, and whether it is out of distribution, as the runtime sees them."""
-    seen = [classifier.predict(text) for text in texts]
-    return np.array([p.p_suffices for p in seen]), np.array([p.novelty > manifest.max_novelty for p in seen])
-
-
-def rule_scores(texts: list[str], terms: tuple[str, ...] = ()) -> Array:
-    """Scores of the rule "up to N words and none of these terms": q_simple falls with words, 0 with a term; [n, 3]."""
-    holds = any_of(terms) if terms else lambda _: False
-    simple = np.array([0.0 if holds(text) else 1 / (1 + n_words(text)) for text in texts])
-    return np.column_stack([simple, np.zeros(len(texts)), np.ones(len(texts))])
-
-
-def two_tiers(labels: Labels) -> Labels:
-    """The labels with the moderate tier left out, as a rule with one split point does."""
-    loss = labels.loss.copy()
-    loss[:, 1:TOP] = np.nan
-    return dataclasses.replace(labels, loss=loss)
-
-
-def single_scores(score: Array) -> Array:
-    """q [n, 3] of one number a row, the higher the easier: its rank, which both thresholds cut."""
-    rank = score.argsort(kind="stable").argsort() / max(len(score) - 1, 1)
-    return np.column_stack([rank, rank, np.ones(len(score))])
-
-
-def words_of(threshold: float) -> int:
-    """N of the rule whose threshold on q_simple this is; 0 for a rule that never holds."""
-    return int(1 / threshold - 1 + 1e-9) if 0 < threshold <= 1 else 0
-
-
 def worst(labels: Labels, problem: Problem, thresholds: tuple[float, float], n: int = 10) -> list[dict[str, Any]]:
     """The rows that lose most, the surest first: number, text, chosen and required tier, P(suffices) of the chosen."""
     lost, chosen = problem.lost(thresholds), problem.chosen(thresholds)
@@ -311,13 +274,24 @@ def worst(labels: Labels, problem: Problem, thresholds: tuple[float, float], n: 
 
 
 def slices(labels: Labels, problem: Problem, thresholds: tuple[float, float], column: str) -> list[dict[str, Any]]:
-    """Loss, interval and cost by the values of a column of the labels, the most frequent first."""
+    """Loss, interval, share sent higher than needed, and cost by the values of a column, most frequent first."""
     rows = []
     for name, group in labels.frame.groupby(column, sort=False):
         part = problem.rows(group.index.to_numpy())
         if part.mix is not None and any(not (part.required == k).any() for k in range(len(Tier)) if part.mix[k] > 0):
             continue
         seen, shares = part.evidence(thresholds), part.shares(thresholds)
-        row = {"n": len(part), "risk": seen.mean, "interval": seen.interval(0.95), "cost": part.costs.at(shares)}
-        rows.append({column: str(name), **row})
+        above = None if part.required is None else float(part.weights() @ (part.chosen(thresholds) > part.required))
+        row = {"n": len(part), "risk": seen.mean, "interval": seen.interval(0.95), "above": above}
+        rows.append({column: str(name), **row, "cost": part.costs.at(shares)})
     return sorted(rows, key=lambda row: -row["n"])
+
+
+def reliability(problem: Problem, tier: int, n_bins: int = 10) -> list[dict[str, Any]]:
+    """P(the tier suffices) against how often it does, in bins of equally many rows, with 95 % intervals; unweighted."""
+    q, truth = problem.q[:, tier], 1 - problem.loss[:, tier]
+    bins = []
+    for rows in np.array_split(q.argsort(kind="stable"), n_bins):
+        low, high = Evidence.of(truth[rows]).interval(0.95)
+        bins.append({"said": float(q[rows].mean()), "true": float(truth[rows].mean()), "interval": (low, high)})
+    return bins

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -133,6 +134,20 @@ def select(problem: Problem, target: Target, confidence: float, seed: int = 0) -
         raise Refused(f"{len(problem)} labels are too few to split in three; give at least 20")
     pick = {"quality": _for_quality, "cost": _for_cost, "share": _for_share}[target.kind]
     return pick(path_rows, proof, target, 1 - confidence, len(problem))
+
+
+def ladder(problem: Problem, target: Target, confidence: float, seed: int = 0) -> list[dict[str, Any]]:
+    """The walk of a quality target: each point in order with its loss on the rows of the proof, p-value and verdict."""
+    path_rows, proof, _ = problem.split(seed)
+    limit, steps, proved = 1 - target.values[0], [], True
+    for thresholds in frontier(path_rows):
+        seen = proof.evidence(thresholds)
+        p_value = seen.p_value(limit)
+        proved = proved and p_value <= 1 - confidence
+        cost = proof.costs.at(proof.shares(thresholds))
+        row = {"thresholds": thresholds, "cost": cost, "quality": 1 - seen.mean, "p_value": p_value, "proved": proved}
+        steps.append(row)
+    return steps
 
 
 def _for_quality(path_rows: Problem, proof: Problem, target: Target, level: float, n: int) -> _Selected:

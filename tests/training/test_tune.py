@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from router import Ledger, Reason, Record, Router, SettingsError, Tier, Usage, artifact, catalog
-from training import dataset, labels, operating_point, risk, tradeoff
+from training import dataset, labels, operating_point, risk, scores, tradeoff
 from training.cli import tune
 from training.labels import LabelsError
 from training.risk import Evidence
@@ -171,7 +171,7 @@ def test_a_frontier_goes_from_safe_to_cheap() -> None:
 
 def test_curves_put_honest_scores_above_random_ones() -> None:
     rows = population(2000, 9)
-    random = Problem(tradeoff.single_scores(np.random.default_rng(0).random(2000)), rows.loss, COSTS, rows.novel)
+    random = Problem(scores.of_ranks(np.random.default_rng(0).random(2000)), rows.loss, COSTS, rows.novel)
 
     def cost_at(problem: Problem) -> float:
         return min(point["cost"] for point in tradeoff.curve(problem) if point["quality"] >= 0.9)
