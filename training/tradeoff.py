@@ -287,11 +287,16 @@ def slices(labels: Labels, problem: Problem, thresholds: tuple[float, float], co
     return sorted(rows, key=lambda row: -row["n"])
 
 
-def reliability(problem: Problem, tier: int, n_bins: int = 10) -> list[dict[str, Any]]:
-    """P(the tier suffices) against how often it does, in bins of equally many rows, with 95 % intervals; unweighted."""
-    q, truth = problem.q[:, tier], 1 - problem.loss[:, tier]
+def reliability(problem: Problem, tier: int, n_bins: int = 10, n_draws: int = 400) -> list[dict[str, Any]]:
+    """P(the tier suffices) against how often it does, in bins of equally much weight, with 95 % bootstrap intervals."""
+    q, truth, weights, rng = problem.q[:, tier], 1 - problem.loss[:, tier], problem.weights(), np.random.default_rng(0)
+    order = q.argsort(kind="stable")
     bins = []
-    for rows in np.array_split(q.argsort(kind="stable"), n_bins):
-        low, high = Evidence.of(truth[rows]).interval(0.95)
-        bins.append({"said": float(q[rows].mean()), "true": float(truth[rows].mean()), "interval": (low, high)})
+    for rows in np.split(order, np.searchsorted(weights[order].cumsum(), np.arange(1, n_bins) / n_bins)):
+        if not len(rows):
+            continue
+        drawn = rows[rng.integers(0, len(rows), (n_draws, len(rows)))]
+        low, high = np.quantile((weights * truth)[drawn].sum(axis=1) / weights[drawn].sum(axis=1), (0.025, 0.975))
+        mean = np.average(np.column_stack([q, truth])[rows], axis=0, weights=weights[rows])
+        bins.append({"said": float(mean[0]), "true": float(mean[1]), "interval": (float(low), float(high))})
     return bins
