@@ -13,6 +13,7 @@ import msgspec
 
 from router import artifact, catalog, settings, workload
 from router.catalog import Fleet
+from router.types import Tier
 from training import operating_point, tradeoff
 from training import scores as scored
 from training.labels import Labels
@@ -151,18 +152,17 @@ def _print_choice(choice: Choice, fleet: Fleet, name: str, report: dict[str, Any
         click.echo(f"rule        up to {report['max_words']} words and none of the terms -> simple, else the top tier")
     else:
         click.echo(f"point       {name}: simple {choice.thresholds[0]:.3f}, moderate {choice.thresholds[1]:.3f}")
-    click.echo(
-        f"target      {choice.target} with {choice.confidence:.0%} confidence, proved on {choice.n_proof:,} rows"
-    )
+    proof = f", proved on {choice.n_proof:,} rows" if choice.target.kind != "share" else ""
+    click.echo(f"target      {choice.claim}{proof}")
     click.echo(
         f"quality     {1 - choice.risk:.1%} [{1 - high:.1%}, {1 - low:.1%}] on {choice.n_unseen:,} rows that tuning "
         "did not see"
     )
     low, high = choice.cost_interval
     click.echo(f"cost        {choice.cost:.3f} [{low:.3f}, {high:.3f}] of always {fleet.top.id}")
+    known = zip(Tier, choice.shares, choice.share_intervals, strict=True)
     click.echo(
-        "shares      "
-        + ", ".join(f"{tier.value} {share:.1%}" for tier, share in zip(workload.Tier, choice.shares, strict=True))
+        "shares      " + ", ".join(f"{tier} {at:.1%} [{low:.1%}, {high:.1%}]" for tier, at, (low, high) in known)
     )
     more = (
         f"; about {choice.more_rows:,} would prove a point at a cost of {choice.next_cost:.3f}"

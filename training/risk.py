@@ -101,11 +101,6 @@ def rows_needed(evidence: Evidence, target: float, level: float) -> float | None
     return factor
 
 
-def fewest_rows(target: float, level: float) -> int:
-    """Rows without a single loss that prove a risk below `target`."""
-    return ceil(log(level) / log(1 - target)) if target < 1 else 1
-
-
 def first_failure(evidence: list[Evidence], target: float, level: float) -> int:
     """Fixed-sequence testing: the number of hypotheses rejected, in the given order, before the first that is not."""
     return next((i for i, seen in enumerate(evidence) if seen.p_value(target) > level), len(evidence))

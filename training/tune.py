@@ -20,7 +20,7 @@ from router.types import Tier
 from training import risk
 from training.fit import route
 from training.risk import Evidence
-from training.tradeoff import NEVER, PROOF_SHARE, Problem, Refused, frontier
+from training.tradeoff import NEVER, Problem, Refused, frontier
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int_]
@@ -91,11 +91,17 @@ class Choice:
     more_rows: int | None = None
     next_cost: float | None = None
 
+    @property
+    def claim(self) -> str:
+        """What was asked for and is now known."""
+        known = f", each known to {MAX_SHARE_WIDTH:.0%} either way" if self.target.kind == "share" else ""
+        return f"{self.target}{known} with {self.confidence:.0%} confidence"
+
     def point(self, source: str, artifact: str) -> OperatingPoint:
         """As it is written, for settings or a manifest."""
         return OperatingPoint(
             thresholds={tier: round(t, 5) for tier, t in zip(Tier, self.thresholds, strict=False)},
-            target=f"{self.target} with {self.confidence:.0%} confidence",
+            target=self.claim,
             achieved=round(self.risk, 4),
             interval=(round(self.interval[0], 4), round(self.interval[1], 4)),
             shares={tier: round(share, 4) for tier, share in zip(Tier, self.shares, strict=True)},
@@ -159,8 +165,7 @@ def _for_quality(path_rows: Problem, proof: Problem, target: Target, level: floa
     best = min(range(proved), key=at.__getitem__, default=None)
     if best is None or at[best] > 0.995:
         failed = seen[min(proved, len(seen) - 1)]
-        factor = risk.rows_needed(failed, limit, level)
-        raise Refused(_why_not(target, level, proof, failed, None if factor is None else round((factor - 1) * n)))
+        raise Refused(_why_not(target, level, proof, failed, n))
     return path[best], *_next(proved, seen, [limit] * len(path), at, at[best] * (1 - WORTHWHILE), level, n)
 
 
@@ -179,19 +184,18 @@ def _next(
     return None, None
 
 
-def _why_not(target: Target, level: float, proof: Problem, seen: Evidence, more: int | None) -> str:
+def _why_not(target: Target, level: float, proof: Problem, failed: Evidence, n: int) -> str:
     limit = 1 - target.values[0]
-    loss_free = tuple(0.0 for _ in seen.n)
-    if Evidence(loss_free, seen.n, seen.share, seen.binary).p_value(limit) > level:
-        why = (
-            f"even without one loss the {len(proof)} rows of the proof could not show it: about "
-            f"{risk.fewest_rows(limit, level) / PROOF_SHARE:.0f} labels are the least"
-        )
+    flawless = Evidence(tuple(0.0 for _ in failed.n), failed.n, failed.share, failed.binary)
+    if flawless.p_value(limit) > level:
+        factor = risk.rows_needed(flawless, limit, level)
+        least = f"about {factor * n:,.0f}" if factor else f"more than {risk.MAX_FACTOR * n:,.0f}"
+        why = f"even without one loss {len(proof):,} rows of proof could not show it: {least} labels are the least"
     else:
-        why = f"sending anything below the top tier already loses {seen.mean:.1%} of {len(proof)} rows"
-        why += (
-            f"; about {more} more labels would prove that" if more else "; better scores or a lower target would help"
-        )
+        why = f"sending anything below the top tier already loses {failed.mean:.1%} of {len(proof):,} rows; "
+        factor = risk.rows_needed(failed, limit, level)
+        more = f"about {(factor - 1) * n:,.0f} more labels would prove that" if factor else ""
+        why += more or "better scores or a lower target would help"
     return f"these labels cannot support {target} with {1 - level:.0%} confidence: {why}. The top tier alone meets it"
 
 

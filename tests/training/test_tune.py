@@ -110,8 +110,6 @@ def test_rows_needed_are_enough() -> None:
     assert factor is not None
     assert seen.scaled(factor).p_value(0.025) <= 0.05
     assert risk.rows_needed(Evidence((30.0,), (300,)), 0.05, 0.05) is None
-    n = risk.fewest_rows(0.03, 0.05)
-    assert Evidence((0.0,), (n,)).p_value(0.03) <= 0.05 < Evidence((0.0,), (n - 1,)).p_value(0.03)
 
 
 def test_choices_meet_their_targets_on_the_population() -> None:
@@ -135,7 +133,7 @@ def test_more_confidence_costs_more() -> None:
 @pytest.mark.parametrize(
     ("n", "target", "message"),
     [
-        (80, "quality>=0.97", r"even without one loss the 40 rows of the proof .* about 198 labels are the least"),
+        (80, "quality>=0.97", r"even without one loss 40 rows of proof .* about 202 labels are the least"),
         (400, "quality>=0.995", r"cannot support quality >= 0.995 with 95% confidence"),
         (2000, "cost<=0.15", r"the cheapest point costs about 0\.2"),
         (60, "share=70,20,10", r"give about \d+ more rows"),
