@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ class Choice:
     def point(self, source: str, artifact: str) -> OperatingPoint:
         """As it is written, for settings or a manifest."""
         return OperatingPoint(
-            thresholds={tier: round(t, 5) for tier, t in zip(Tier, self.thresholds, strict=False)},
+            thresholds={tier: _rounded_up(t) for tier, t in zip(Tier, self.thresholds, strict=False)},
             target=self.claim,
             achieved=round(self.risk, 4),
             interval=(round(self.interval[0], 4), round(self.interval[1], 4)),
@@ -111,6 +112,11 @@ class Choice:
             cost=round(self.cost, 4),
             artifact=artifact,
         )
+
+
+def _rounded_up(threshold: float) -> float:
+    """Six digits, never below: no row more goes down than was proved."""
+    return ceil(threshold * 1e6 - 1e-6) / 1e6
 
 
 def choose(problem: Problem, target: Target, confidence: float, seed: int = 0) -> Choice:
