@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from router import rollout
-from router.errors import ArtifactCorrupt, ArtifactNotFound
+from router.errors import ArtifactCorrupt, ArtifactNotFound, SettingsError
 from router.types import Tier
 
 SHIPPED = "complexity-v2"
@@ -45,11 +45,13 @@ class Window(msgspec.Struct, frozen=True):
     tail_chars: int
 
 
-class OperatingPoint(msgspec.Struct, frozen=True):
+class OperatingPoint(msgspec.Struct, frozen=True, omit_defaults=True):
     """A threshold per tier below the top, with the target it was tuned for and what it achieved, on which rows.
 
     A tier is chosen when its P(suffices) reaches its threshold. `achieved` and its 95 % `interval` are the share of
-    rows sent below their required tier; `shares` is the share of rows sent to each tier.
+    rows sent below their required tier (with outcomes: how far the answers fall behind the top tier's); `shares` is the
+    share of rows sent to each tier. `tierwise tune` adds that `target` holds with probability `confidence`, tested on
+    `n_rows` labels; `cost`, that of always taking the top tier being 1; and the `artifact` that it holds for.
     """
 
     thresholds: Mapping[Tier, float]
@@ -58,6 +60,10 @@ class OperatingPoint(msgspec.Struct, frozen=True):
     interval: tuple[float, float]
     shares: Mapping[Tier, float]
     split: str
+    confidence: float | None = None
+    n_rows: int | None = None
+    cost: float | None = None
+    artifact: str | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -125,6 +131,24 @@ def load(name_or_path: str | Path | None = None) -> Artifact:
     manifest = _manifest(folder / "manifest.json")
     files = {name: _verified(folder / name, manifest.files.get(name)) for name in RUNTIME_FILES}
     return Artifact(folder, manifest, files["model.onnx"], files["tokenizer.json"])
+
+
+def with_points(manifest: Manifest, points: Mapping[str, OperatingPoint]) -> Manifest:
+    """The manifest with operating points of the settings; they win over its own of the same name.
+
+    Raises SettingsError for a point that lacks a threshold or was tuned for another artifact.
+    """
+    loaded = f"{manifest.name}-v{manifest.version}"
+    for name, point in points.items():
+        missing = [tier.value for tier in manifest.tiers[:-1] if tier not in point.thresholds]
+        if missing:
+            raise SettingsError(f"operating point {name!r} has no threshold for {', '.join(missing)}; add it")
+        if point.artifact not in (None, loaded):
+            raise SettingsError(
+                f"operating point {name!r} was tuned for {point.artifact}, the artifact in use is {loaded}; run "
+                f"`tierwise tune --name {name}` for it, or remove the point"
+            )
+    return msgspec.structs.replace(manifest, operating_points={**manifest.operating_points, **points})
 
 
 def entry(data: bytes) -> FileEntry:

@@ -255,6 +255,11 @@ def shipped() -> Catalog:
     return parse(Path(__file__).with_name("catalog.toml").read_text("utf-8"))
 
 
+def configured(fleets: Mapping[str, Mapping[Tier, str]], models: Mapping[str, Mapping[str, Any]]) -> Catalog:
+    """The shipped catalog with the fleets and models of the settings, if there are any. Raises CatalogError."""
+    return shipped().extended(fleets, models) if fleets or models else shipped()
+
+
 def parse(text: str) -> Catalog:
     """A catalog from TOML; a model names its dialect. Raises CatalogError with the place of the first mistake."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import os
 import statistics
 import sys
@@ -11,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from importlib.metadata import entry_points
-from typing import IO, Any
+from typing import IO, Any, get_args
 
 import click
 import msgspec
@@ -20,6 +21,8 @@ from router import catalog as catalogs
 from router import demo as demos
 from router import lint as linter
 from router import prefix as prefixes
+from router import settings
+from router import workload as workloads
 from router.completion import KEYS, Completion, complete
 from router.engine import Router
 from router.errors import ClientError, RequestError, TierwiseError
@@ -175,6 +178,54 @@ def demo(calls: int, live: bool, operating_point: str | None, as_json: bool) -> 
         click.echo(json.dumps(report, default=_plain))
     else:
         _print_report(report)
+
+
+@cli.command()
+@click.option("--calls-per-day", required=True, type=click.FloatRange(1), help="How many calls a day.")
+@click.option("--system-tokens", required=True, type=click.IntRange(0), help="Tokens of tools and system prompt.")
+@click.option("--user-tokens", required=True, type=click.IntRange(1), help="Tokens of the rest of a call's input.")
+@click.option("--output-tokens", required=True, type=click.IntRange(0), help="Tokens of an answer.")
+@click.option("--mix", default="70,20,10", show_default=True, help="Percent of calls by tier, cheap to strong.")
+@click.option(
+    "--gap-s", type=click.FloatRange(0, min_open=True), help="Seconds between calls; default: a day over them."
+)
+@click.option(
+    "--ttl", type=click.Choice(get_args(workloads.Ttl)), default="best", show_default=True, help="Cache life."
+)
+@_fleet
+@_json
+def plan(
+    calls_per_day: float,
+    system_tokens: int,
+    user_tokens: int,
+    output_tokens: int,
+    mix: str,
+    gap_s: float | None,
+    ttl: workloads.Ttl,
+    fleet: str | None,
+    as_json: bool,
+) -> None:
+    """Rehearse before you spend: a workload's bill with and without routing and caching, and where caching pays.
+
+    Calls share one system prompt and come at random. 5m is a model's short cache lifetime, 1h its long one, "best"
+    the cheapest for each model. Nothing is sent.
+
+    \b
+    Examples:
+      tierwise plan --calls-per-day 10000 --system-tokens 5000 --user-tokens 200 --output-tokens 300
+      tierwise plan --calls-per-day 300 --system-tokens 3000 --user-tokens 200 --output-tokens 300 --mix 50,30,20
+    """
+    load = workloads.Workload(
+        system_tokens, user_tokens, output_tokens, gap_s or 86400 / calls_per_day, workloads.shares(mix)
+    )
+    config = settings.load()
+    name = fleet or config.fleet or catalogs.DEFAULT_FLEETS["anthropic"]
+    chosen = catalogs.configured(config.fleets, config.models).fleet(name)
+    report = workloads.report(chosen, load, ttl, dt.datetime.now(dt.UTC).date())
+    if as_json:
+        click.echo(msgspec.json.encode({"calls_per_day": calls_per_day, "fleet": name, **report}))
+    else:
+        _print_plan(report, calls_per_day)
 
 
 @cli.group()
@@ -420,6 +471,36 @@ def _print_routed(routed: dict[str, Any]) -> None:
     if routed["records_match_bill"] is not None:
         verdict = "equals" if routed["records_match_bill"] else "DIFFERS FROM"
         click.echo(f"  the records' total {verdict} the upstream's bill ({_usd(routed['billed_by_upstream_usd'], 6)})")
+
+
+def _print_plan(report: dict[str, Any], calls_per_day: float) -> None:
+    lines: list[workloads.Line] = report["lines"]["both"]
+    click.echo(f"  {'tier':<10}{'model':<20}{'calls':>7}{'every':>9}{'cached':>8}{'warm':>6}{'a call':>12}")
+    for line in lines:
+        kept = f"{line.ttl:>8}{line.hit_rate:>6.0%}" if line.ttl != "none" else f"{'no':>8}{'-':>6}"
+        usd = f"${line.input_usd + line.output_usd:.6f}"
+        click.echo(f"  {line.tier:<10}{line.model:<20}{line.share:>7.0%}{_span(line.gap_s):>9}{kept}{usd:>12}")
+    click.echo("")
+    total: dict[str, float] = report["usd_per_call"]
+    for lever, usd_per_call in total.items():
+        change = f"{usd_per_call / total['caching'] - 1:+8.0%} against caching alone" if lever != "caching" else ""
+        click.echo(f"  {lever:<10}${usd_per_call * calls_per_day:>12,.2f} a day  {change}".rstrip())
+    click.echo(
+        f"\n  {'caching on':<20}{'lifetime':>9}{'reads to pay':>14}{'from a hit rate of':>20}{'calls within':>14}"
+    )
+    for row in report["break_even"]:
+        gap = "always" if math.isinf(row.gap_s) else _span(row.gap_s)
+        click.echo(f"  {row.model:<20}{row.ttl:>9}{row.reads:>14}{row.hit_rate:>20.0%}{gap:>14}")
+    least = {row.model: f"{row.model} {row.min_prefix_tokens:,}" for row in report["break_even"]}
+    click.echo(f"  smallest prefix that is cached, in tokens: {', '.join(least.values())}\n")
+    for claim in report["claims"]:
+        click.echo(f"  {'holds' if claim.holds else 'NOT HERE':<9}{claim.claim}: {claim.because}")
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _usd(value: Decimal, places: int = 4) -> str:

@@ -11,7 +11,9 @@ from typing import Any
 
 import msgspec
 
+from router.artifact import OperatingPoint
 from router.errors import SettingsError
+from router.rules import Rule, check_names
 from router.types import Tier
 
 FILE = "tierwise.toml"
@@ -25,6 +27,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fleets of catalog models, e.g. `[fleets.mine] simple = "claude-haiku-5-5"` and so on; they may mix providers.
     `models` adds models behind an OpenAI-compatible address (`catalog.CustomModel` says what a table takes), e.g.
     `[models.my-llama] base_url = "http://localhost:8000/v1"`, `context_tokens = 32_768`.
+    `operating_points` adds those that `tierwise tune` wrote; `rules` are checked before the classifier, in order
+    (router/rules.py).
     """
 
     artifact: str | None = None
@@ -33,6 +37,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ledger: str | None = None
     fleets: dict[str, dict[Tier, str]] = {}
     models: dict[str, dict[str, Any]] = {}
+    operating_points: dict[str, OperatingPoint] = {}
+    rules: tuple[Rule, ...] = ()
 
 
 _FROM_ENVIRONMENT = ("artifact", "fleet", "operating_point", "ledger")
@@ -52,6 +58,7 @@ def load(path: str | Path | None = None, environ: Mapping[str, str] | None = Non
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise SettingsError(f"{file}: {exc}") from exc
     _check_names(values, file)
+    check_names(values.get("rules"), file)
     for name in _FROM_ENVIRONMENT:
         if value := environ.get(f"TIERWISE_{name.upper()}"):
             values[name] = value

@@ -176,6 +176,34 @@ def learn_curve(corpora: Path, artifact: Path | None, seeds: int, sizes: str, as
         click.echo(f"{name:<22}" + "".join(f"{curve.cell(row.get(str(size))):>23}" for size in numbers))
 
 
+@main.command("out-of-fold")
+@_corpora
+@_model
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=dataset.OUT_OF_FOLD,
+    show_default=True,
+    help="Where.",
+)
+def out_of_fold(corpora: Path, artifact: Path | None, out: Path) -> None:
+    """P(suffices) of each of our own queries by a fit that did not see it: what `tierwise tune --scores` reads.
+
+    Example: python -m training out-of-fold --out scores.csv
+    """
+    step = _Steps()
+    unfolded = export.read_unfolded(artifacts.find(artifact))
+    rows = dataset.training_rows(corpora)
+    step(f"cross-fitting {fit.N_FOLDS} folds of {len(rows)} rows")
+    logits = fit.out_of_fold_logits(unfolded.embedding.features(rows.texts), rows)
+    known = fit.suffices(unfolded.classifier.calibration.predict_proba(logits))
+    own = rows.select(rows.sources == "tierwise_queries")
+    _, novelty = unfolded.predict(own.texts)
+    q = known + novelty[:, None] * (np.cumsum(fit.TRAFFIC_MIX) - known)
+    dataset.write_scores(out, own.ids.tolist(), q)
+    click.echo(json.dumps({"scores": str(out), "n": len(own)}))
+
+
 def _print_evaluation(report: dict[str, Any]) -> None:
     click.echo(
         f"{'outcome set':<22}{'prompts':>8}{'model':>9}{'length':>9}{'random':>9}{'CPT50':>8}{'CPT80':>8}{'ECE':>8}"

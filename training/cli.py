@@ -325,7 +325,7 @@ def _label_by_models(
     from training.judge import Judge
 
     config = settings.load()
-    models = catalog.shipped().extended(config.fleets)
+    models = catalog.configured(config.fleets, config.models)
     chosen = models.fleet(fleet or config.fleet or catalog.DEFAULT_FLEETS["anthropic"])
     judging = models.find(judge_model) if judge_model else None
     if judge_model and (judging is None or judging.provider != chosen.provider):
