@@ -260,7 +260,14 @@ class TestOpenAI:
     def test_long_histories_through_extra_body(self, gpt: Any, upstream: Upstream) -> None:
         body = {"messages": [SYSTEM_MESSAGE, *USER]}
         gpt.chat.completions.create(model="auto", messages=[], extra_body=body)
-        assert upstream.requests[-1]["messages"] == body["messages"]
+        system, *rest = upstream.requests[-1]["messages"]
+        assert rest == body["messages"][1:]
+        (part,) = system["content"]
+        assert part == {
+            "type": "text",
+            "text": body["messages"][0]["content"],
+            "prompt_cache_breakpoint": {"mode": "explicit"},
+        }
         settled(upstream, gpt)
 
     def test_async(self, upstream: Upstream, router: Router) -> None:

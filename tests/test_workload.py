@@ -47,7 +47,8 @@ def send(
             clock.now += chance.expovariate(1 / GAP_S[name]) if number >= len(tiers) else 0
             user: Any = {"role": "user", "content": f"Where is parcel {number:05d}?"}
             if name == "gpt":
-                messages = [{"role": "system", "content": PROMPT}, user]
+                system = {"type": "text", "text": PROMPT, "prompt_cache_breakpoint": {"mode": "explicit"}}
+                messages = [{"role": "system", "content": [system]}, user]
                 gpt.chat.completions.create(model=fleet.models[tier].id, messages=messages)
                 continue
             block: Any = {"type": "text", "text": PROMPT}
