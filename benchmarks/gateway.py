@@ -44,7 +44,8 @@ local file = io.open(os.getenv("BODY"), "rb")
 wrk.body = file:read("*a")
 file:close()
 done = function(summary, latency, requests)
-  local failed = summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout
+  local e = summary.errors
+  local failed = e.status + e.connect + e.read + e.write + e.timeout
   io.write(string.format('\\nRESULT {"requests": %d, "failed": %d, "duration_us": %d, "p50_us": %d, "p99_us": %d}\\n',
     summary.requests, failed, summary.duration, latency:percentile(50), latency:percentile(99)))
 end
@@ -184,7 +185,8 @@ def litellm_config(folder: Path, upstream: str) -> Path:
     path = folder / "litellm.yaml"
     path.write_text(
         "model_list:\n"
-        f"  - {{model_name: auto, litellm_params: {{model: openai/gpt-4o-mini, api_base: {upstream}/v1, api_key: k}}}}\n"
+        "  - {model_name: auto, "
+        f"litellm_params: {{model: openai/gpt-4o-mini, api_base: {upstream}/v1, api_key: k}}}}\n"
     )
     return path
 
@@ -283,7 +285,8 @@ def measure(folder: Path, stack: ExitStack, options: argparse.Namespace) -> dict
             for name in random.sample(list(variants), len(variants)):
                 base, pid = variants[name]
                 payload = folder / "body"
-                payload.write_bytes(body(options.api, size, stream=stream, model=NAMED if name == "gateway named" else "auto"))
+                model = NAMED if name == "gateway named" else "auto"
+                payload.write_bytes(body(options.api, size, stream=stream, model=model))
                 row = load(base + path, payload, script, connections, options.seconds, pid)
                 cell.setdefault(name, []).append(row)
         print(f"round {number + 1} of {options.rounds}", file=sys.stderr)

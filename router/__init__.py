@@ -5,6 +5,7 @@
 """
 
 from router.clients import wrap
+from router.completion import Completion, ToolCall, complete, complete_async
 from router.engine import AUTO, Router
 from router.errors import (
     ArtifactCorrupt,
@@ -30,6 +31,7 @@ __all__ = [
     "ArtifactNotFound",
     "CatalogError",
     "ClientError",
+    "Completion",
     "Decision",
     "Ledger",
     "Plan",
@@ -41,7 +43,10 @@ __all__ = [
     "SettingsError",
     "Tier",
     "TierwiseError",
+    "ToolCall",
     "Usage",
     "__version__",
+    "complete",
+    "complete_async",
     "wrap",
 ]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from router.errors import ArtifactCorrupt, ArtifactNotFound
+from router import rollout
+from router.errors import ArtifactCorrupt, ArtifactNotFound, SettingsError
 from router.types import Tier
 
 SHIPPED = "complexity-v2"
@@ -18,6 +19,7 @@ SHIPPED = "complexity-v2"
 
 SCHEMA_VERSION = 2
 RUNTIME_FILES = ("model.onnx", "tokenizer.json")
+_SHIPPED_FOLDERS = (Path(__file__).parent / "models", Path(__file__).parent.parent / "models")
 
 
 class FileEntry(msgspec.Struct, frozen=True):
@@ -43,11 +45,13 @@ class Window(msgspec.Struct, frozen=True):
     tail_chars: int
 
 
-class OperatingPoint(msgspec.Struct, frozen=True):
+class OperatingPoint(msgspec.Struct, frozen=True, omit_defaults=True):
     """A threshold per tier below the top, with the target it was tuned for and what it achieved, on which rows.
 
     A tier is chosen when its P(suffices) reaches its threshold. `achieved` and its 95 % `interval` are the share of
-    rows sent below their required tier; `shares` is the share of rows sent to each tier.
+    rows sent below their required tier (with outcomes: how far the answers fall behind the top tier's); `shares` is the
+    share of rows sent to each tier. `tierwise tune` adds that `target` holds with probability `confidence`, tested on
+    `n_rows` labels; `cost`, that of always taking the top tier being 1; and the `artifact` that it holds for.
     """
 
     thresholds: Mapping[Tier, float]
@@ -56,6 +60,10 @@ class OperatingPoint(msgspec.Struct, frozen=True):
     interval: tuple[float, float]
     shares: Mapping[Tier, float]
     split: str
+    confidence: float | None = None
+    n_rows: int | None = None
+    cost: float | None = None
+    artifact: str | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -87,21 +95,31 @@ class Artifact:
 def find(name_or_path: str | Path | None = None) -> Path:
     """The folder of an artifact: a path, or a name under models/ (in the package or in the source tree).
 
-    Raises ArtifactNotFound, listing where it looked.
+    A folder of artifacts with a pointer (router/rollout.py) stands for its champion. Raises ArtifactNotFound, listing
+    where it looked.
     """
     wanted = Path(name_or_path or SHIPPED)
-    package = Path(__file__).parent
-    tried = [wanted, package / "models" / wanted, package.parent / "models" / wanted]
+    tried = [wanted, *(folder / wanted for folder in _SHIPPED_FOLDERS)]
     if name_or_path is None:
         tried = tried[1:]  # the shipped artifact never comes from the working directory
     for folder in tried:
         if (folder / "manifest.json").is_file():
             return folder
+        if (pointer := rollout.read(folder)) is not None:
+            return member(folder, pointer.champion)
     places = ", ".join(str(folder) for folder in tried)
     raise ArtifactNotFound(
         f"no artifact {str(wanted)!r}: no manifest.json in {places}; "
         "give a folder that `python -m training build` wrote"
     )
+
+
+def member(folder: Path, name: str) -> Path:
+    """The artifact that a pointer of `folder` names: one in it, or a shipped one. Raises ArtifactNotFound."""
+    for parent in (folder, *_SHIPPED_FOLDERS):
+        if (parent / name / "manifest.json").is_file():
+            return parent / name
+    raise ArtifactNotFound(f"{folder} has no artifact {name!r}; restore it, or `tierwise models promote` another")
 
 
 def load(name_or_path: str | Path | None = None) -> Artifact:
@@ -113,6 +131,24 @@ def load(name_or_path: str | Path | None = None) -> Artifact:
     manifest = _manifest(folder / "manifest.json")
     files = {name: _verified(folder / name, manifest.files.get(name)) for name in RUNTIME_FILES}
     return Artifact(folder, manifest, files["model.onnx"], files["tokenizer.json"])
+
+
+def with_points(manifest: Manifest, points: Mapping[str, OperatingPoint]) -> Manifest:
+    """The manifest with operating points of the settings; they win over its own of the same name.
+
+    Raises SettingsError for a point that lacks a threshold or was tuned for another artifact.
+    """
+    loaded = f"{manifest.name}-v{manifest.version}"
+    for name, point in points.items():
+        missing = [tier.value for tier in manifest.tiers[:-1] if tier not in point.thresholds]
+        if missing:
+            raise SettingsError(f"operating point {name!r} has no threshold for {', '.join(missing)}; add it")
+        if point.artifact not in (None, loaded):
+            raise SettingsError(
+                f"operating point {name!r} was tuned for {point.artifact}, the artifact in use is {loaded}; run "
+                f"`tierwise tune --name {name}` for it, or remove the point"
+            )
+    return msgspec.structs.replace(manifest, operating_points={**manifest.operating_points, **points})
 
 
 def entry(data: bytes) -> FileEntry:

@@ -2,7 +2,8 @@
 
 Anthropic: up to two breakpoints, behind the tools and behind the system prompt, where the prefix up to there reaches
 the model's minimum (below it a breakpoint is silently ignored). OpenAI caches on its own; `prompt_cache_key` keeps
-requests with the same prefix together. A body that already carries cache fields is left exactly as it is.
+requests with the same prefix together, and from gpt-5.6 on a breakpoint goes behind the system messages, for those
+models read a prefix only where a breakpoint ended it. A body that already carries cache fields is left as it is.
 
 Sources: https://platform.claude.com/docs/en/build-with-claude/prompt-caching and
 https://developers.openai.com/api/docs/guides/prompt-caching (2026-11-22).
@@ -46,6 +47,9 @@ def plan(body: Body, api: Api, model: Model | None) -> CachePlan:
             breakpoints.append(("system", last))
     elif model.provider == "openai" and not owned and prefix_tokens >= model.cache_min_tokens:
         cache_key = f"tierwise-{prefix_key}"
+        end = _system_end(body, api)
+        if end is not None and "breakpoints" in model.dialect.cache:
+            breakpoints.append(end)
     return CachePlan(tuple(breakpoints), prefix_key, prefix_tokens, cache_key, owned)
 
 
@@ -55,11 +59,31 @@ def apply(body: Body, cache: CachePlan) -> dict[str, Any]:
     if cache.cache_key is not None:
         planned["prompt_cache_key"] = cache.cache_key
     for part, index in cache.breakpoints:
+        if part in ("messages", "input"):  # OpenAI's, behind the last part of the system prompt's last message
+            messages = list(planned[part])
+            messages[index] = _ended(messages[index], "text" if part == "messages" else "input_text")
+            planned[part] = messages
+            continue
         blocks = planned[part]
         blocks = [{"type": "text", "text": blocks}] if isinstance(blocks, str) else list(blocks)
         blocks[index] = {**blocks[index], "cache_control": {"type": "ephemeral"}}
         planned[part] = blocks
     return planned
+
+
+def _ended(message: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    content = message["content"]
+    parts = [{"type": kind, "text": content}] if isinstance(content, str) else list(content)
+    parts[-1] = {**parts[-1], "prompt_cache_breakpoint": {"mode": "explicit"}}
+    return {**message, "content": parts}
+
+
+def _system_end(body: Body, api: Api) -> tuple[str, int] | None:
+    """The last of the leading system messages; `instructions` cannot carry a breakpoint."""
+    part = "messages" if api is Api.CHAT else "input"
+    leading = list(takewhile(lambda message: message.get("role") in _SYSTEM_ROLES, _blocks(body.get(part))))
+    content = leading[-1].get("content") if leading else None
+    return (part, len(leading) - 1) if content and isinstance(content, str | list) else None
 
 
 def _system(body: Body, api: Api) -> Any:

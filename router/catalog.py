@@ -1,15 +1,16 @@
-"""Models, prices, cache rules and fleets, read from catalog.toml: every figure dated and sourced there."""
+"""Models, prices, dialects and fleets, read from catalog.toml: every figure dated and sourced there."""
 
 from __future__ import annotations
 
 import datetime as dt
+import sys
 import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -19,17 +20,25 @@ from router.types import Tier
 DEFAULT_FLEETS = {"anthropic": "claude", "openai": "gpt", "gemini": "gemini"}
 """The fleet that serves a provider's client when the caller names none."""
 
-SDK = {"anthropic": "anthropic", "openai": "openai", "gemini": "openai"}
+COMPATIBLE = "openai-compatible"
+"""The provider of a model behind a base URL of the user's own: vLLM, Ollama, a LiteLLM proxy."""
+
+SDK = {"anthropic": "anthropic", "openai": "openai", "gemini": "openai", COMPATIBLE: "openai"}
 """The SDK that speaks to a provider."""
 
 MAX_PRICE_AGE_DAYS = 60
 
 
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+EFFORTS: tuple[Effort, ...] = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+"""Reasoning efforts from none to most: OpenAI's names; Anthropic has low to max of them."""
+
+
 class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"from_": "from"}):
     """USD per million tokens from a day on and above a number of input tokens; None: not sold, so unknown."""
 
-    input: Decimal
-    output: Decimal
+    input: Decimal | None = None
+    output: Decimal | None = None
     cache_read: Decimal | None = None
     cache_write_short: Decimal | None = None
     cache_write_long: Decimal | None = None
@@ -37,8 +46,42 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"fr
     above_input_tokens: int = 0
 
 
+class Dialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a model's API accepts; the defaults are a plain OpenAI-compatible server's. `router.dialect` acts on it.
+
+    - `sampling`: temperature, top_p and the like: any; one of temperature and top_p; only at their default; only with
+      reasoning effort none; not at all. Whatever it says, Anthropic takes none under version 2026-10-21.
+    - `thinking`: the `thinking.type` values taken (Anthropic); `disabled` only up to the effort `disabled_up_to`.
+    - `prefill`: messages may end with the assistant's. `forced_tool_choice`: `any` / `required` / one tool.
+    - `system_in_messages`: messages of role "system" after the first (Anthropic: at all).
+    - `binds_thinking`: thinking blocks are refused once the history before them was edited.
+    - `max_tokens_names`: how Chat Completions calls the longest output, the preferred name first.
+    - `efforts`: reasoning efforts taken, in the order of EFFORTS; none at all where it is empty.
+    - `default_effort`: what applies when a request names none; None where that is not documented.
+    - `chat_tools`: function tools on Chat Completions: always; only with effort none; only on Responses.
+    - `cache`: OpenAI's explicit cache controls that it knows; implicit caching needs none of them.
+    """
+
+    sampling: Literal["any", "one", "default", "effort_none", "none"] = "any"
+    thinking: tuple[Literal["enabled", "adaptive", "disabled", "between_tools"], ...] = ()
+    disabled_up_to: Effort = "max"
+    prefill: bool = True
+    forced_tool_choice: bool = True
+    system_in_messages: bool = True
+    binds_thinking: bool = False
+    max_tokens_names: tuple[Literal["max_tokens", "max_completion_tokens"], ...] = ("max_tokens",)
+    efforts: tuple[Effort, ...] = ()
+    default_effort: Effort | None = None
+    chat_tools: Literal["any", "effort_none", "responses"] = "any"
+    cache: tuple[Literal["breakpoints", "ttl_12h", "retention_in_memory", "retention_24h"], ...] = ()
+
+
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One model. Times to live are in seconds; `ttl_long_s` is None where there is no second lifetime."""
+    """One model. Times to live are in seconds; `ttl_long_s` is None where there is no second lifetime.
+
+    `base_url` is None for the provider's own address; `api_key_env` names the variable that holds the key (None: the
+    provider's usual one, or no key). A key itself is never in here.
+    """
 
     id: str
     provider: str
@@ -49,6 +92,10 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prices: tuple[Price, ...]
     source: str
     checked: dt.date
+    dialect: Dialect = Dialect()
+    max_output_tokens: int | None = None
+    base_url: str | None = None
+    api_key_env: str | None = None
     ttl_long_s: int | None = None
     vision: bool = True
     tools: bool = True
@@ -71,15 +118,62 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return int(n_chars / self.chars_per_token)
 
 
+class CustomModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A model of the user's own behind any OpenAI-compatible base URL: `[models.my-llama]` in the settings.
+
+    The table's name is the one that the server knows. Without `price` its cost is unknown, never zero;
+    for one that costs nothing say so: `price = { input = "0", output = "0" }`. Images and tools are off until declared:
+    a model that ignores them would fail quietly.
+    """
+
+    base_url: str
+    context_tokens: int
+    api_key_env: str | None = None
+    price: Price | None = None
+    vision: bool = False
+    tools: bool = False
+    max_output_tokens: int | None = None
+    chars_per_token: float = 3.5
+    aliases: tuple[str, ...] = ()
+    dialect: Dialect = Dialect()
+
+    def named(self, name: str) -> Model:
+        """The catalog's entry for it. Nothing is assumed of its cache."""
+        return Model(
+            id=name,
+            provider=COMPATIBLE,
+            context_tokens=self.context_tokens,
+            chars_per_token=self.chars_per_token,
+            cache_min_tokens=sys.maxsize,
+            ttl_short_s=0,
+            prices=(self.price or Price(),),
+            source="settings",
+            checked=dt.date.max,
+            dialect=self.dialect,
+            max_output_tokens=self.max_output_tokens,
+            base_url=self.base_url,
+            api_key_env=self.api_key_env,
+            vision=self.vision,
+            tools=self.tools,
+            aliases=self.aliases,
+        )
+
+
 class Fleet(msgspec.Struct, frozen=True):
-    """One model a tier, cheap to strong, of one provider. A fleet may leave tiers out, but never the top one."""
+    """One model a tier, cheap to strong; providers may differ. A fleet may leave tiers out, but never the top one."""
 
     name: str
     models: Mapping[Tier, Model]
 
     @property
     def provider(self) -> str:
+        """The top model's provider, which is every model's unless `providers` names more."""
         return self.top.provider
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The providers of its models, each once, cheap to strong."""
+        return tuple(dict.fromkeys(model.provider for model in self.models.values()))
 
     @property
     def top(self) -> Model:
@@ -118,10 +212,26 @@ class Catalog:
             raise CatalogError(f"unknown fleet {name!r}; {_known(name, self.fleets)}")
         return self.fleets[name]
 
-    def extended(self, fleets: Mapping[str, Mapping[Tier, str]]) -> Catalog:
-        """This catalog with more fleets, for example those of the settings file."""
+    def extended(
+        self, fleets: Mapping[str, Mapping[Tier, str]], models: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> Catalog:
+        """This catalog with more fleets and models (tables of `CustomModel`), for example those of the settings file.
+
+        Raises CatalogError, naming the model or fleet, for a wrong table, and for the name of a model that is known:
+        its prices and rules would then be somebody else's.
+        """
         named = {n: {t: m.id for t, m in f.models.items()} for n, f in self.fleets.items()}
-        return Catalog(list({m.id: m for m in self.models.values()}.values()), {**named, **fleets})
+        known = list({m.id: m for m in self.models.values()}.values())
+        for name, table in (models or {}).items():
+            if name in self.models:
+                raise CatalogError(f"the model {name!r} is in the catalog already; give yours another name or an alias")
+            try:
+                known.append(msgspec.convert(table, CustomModel).named(name))
+            except msgspec.ValidationError as exc:
+                raise CatalogError(
+                    f"[models.{name}]: {exc}; it takes {', '.join(CustomModel.__struct_fields__)}"
+                ) from exc
+        return Catalog(known, {**named, **fleets})
 
     def _fleet(self, name: str, tiers: Mapping[Tier, str]) -> Fleet:
         models: dict[Tier, Model] = {}
@@ -136,8 +246,6 @@ class Catalog:
             models[tier] = model
         if Tier.COMPLEX not in models:
             raise CatalogError(f"fleet {name!r} has no {Tier.COMPLEX.value!r} tier; doubtful requests go there")
-        if len({m.provider for m in models.values()}) > 1:
-            raise CatalogError(f"fleet {name!r} mixes providers; one fleet serves one provider's client")
         return Fleet(name=name, models=models)
 
 
@@ -147,10 +255,15 @@ def shipped() -> Catalog:
     return parse(Path(__file__).with_name("catalog.toml").read_text("utf-8"))
 
 
+def configured(fleets: Mapping[str, Mapping[Tier, str]], models: Mapping[str, Mapping[str, Any]]) -> Catalog:
+    """The shipped catalog with the fleets and models of the settings, if there are any. Raises CatalogError."""
+    return shipped().extended(fleets, models) if fleets or models else shipped()
+
+
 def parse(text: str) -> Catalog:
-    """A catalog from TOML. Raises CatalogError with the place of the first mistake."""
+    """A catalog from TOML; a model names its dialect. Raises CatalogError with the place of the first mistake."""
     try:
-        file = msgspec.convert(tomllib.loads(text), _File)
+        file = msgspec.convert(_with_dialects(tomllib.loads(text)), _File)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as exc:
         raise CatalogError(f"malformed catalog: {exc}") from exc
     for model in file.models:
@@ -159,6 +272,16 @@ def parse(text: str) -> Catalog:
                 f"model {model.id!r} cites the source {model.source!r}; {_known(model.source, file.sources)}"
             )
     return Catalog(file.models, file.fleets)
+
+
+def _with_dialects(file: dict[str, Any]) -> dict[str, Any]:
+    dialects = file.pop("dialects", {})
+    for model in file.get("models", ()):
+        name = model.get("dialect")
+        if name not in dialects:
+            raise CatalogError(f"model {model.get('id')!r} names the dialect {name!r}; {_known(str(name), dialects)}")
+        model["dialect"] = dialects[name]
+    return file
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import os
 import statistics
 import sys
@@ -11,17 +12,22 @@ import time
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from importlib.metadata import entry_points
-from typing import IO, Any
+from typing import IO, Any, get_args
 
 import click
 import msgspec
 
 from router import catalog as catalogs
 from router import demo as demos
-from router.clients import wrap
-from router.engine import AUTO, Router
+from router import lint as linter
+from router import prefix as prefixes
+from router import settings
+from router import workload as workloads
+from router.completion import KEYS, Completion, complete
+from router.engine import Router
 from router.errors import ClientError, RequestError, TierwiseError
 from router.types import Decision, Record
+from router.volatile import Severity
 
 _point = click.option("--operating-point", "-o", metavar="NAME", help="economy, balanced or quality.")
 _fleet = click.option("--fleet", "-f", metavar="NAME", help="claude, claude-latest, gpt, gpt-latest, gemini or yours.")
@@ -151,16 +157,26 @@ def ask(
 ) -> None:
     """Send TEXT to the cheapest tier that suffices, print the answer, and what it cost on stderr. "-" is stdin.
 
-    The provider is the fleet's (default claude); its key comes from ANTHROPIC_API_KEY, OPENAI_API_KEY or
-    GEMINI_API_KEY.
+    The fleet's models may be of several providers; keys come from ANTHROPIC_API_KEY, OPENAI_API_KEY, GEMINI_API_KEY
+    and, for models of your own, from the variable that the settings name. Without --fleet: the first whose key is set.
+
+    \b
+    Examples:
+      tierwise ask "What is the capital of Peru?"
+      tierwise ask --fleet mine --system "Be brief." --json - < prompt.txt
     """
     prompt = sys.stdin.read() if text == "-" else text
     router = _router_for_keys(fleet, operating_point, offline)
-    answer, record = _send(router, prompt, system, max_tokens, offline)
+    answer = _complete(router, prompt, system, max_tokens, offline)
+    record = answer.record
     if as_json:
-        click.echo(json.dumps({"text": answer, **_record_row(record)}))
+        calls = msgspec.to_builtins(answer.tool_calls)
+        row = _record_row(record) if record else {}
+        click.echo(json.dumps({"text": answer.text, "tool_calls": calls, **row}))
         return
-    click.echo(answer)
+    click.echo(answer.text)
+    if record is None:  # it could not be written; the log says why
+        return
     saved = "unknown" if record.saved_usd is None else f"${record.saved_usd:.6f}"
     cost = "unknown" if record.cost_usd is None else f"${record.cost_usd:.6f}"
     click.echo(f"[{record.tier} -> {record.model}, {record.reason}; cost {cost}, saved {saved}]", err=True)
@@ -184,6 +200,54 @@ def demo(calls: int, live: bool, operating_point: str | None, as_json: bool) -> 
         click.echo(json.dumps(report, default=_plain))
     else:
         _print_report(report)
+
+
+@cli.command()
+@click.option("--calls-per-day", required=True, type=click.FloatRange(1), help="How many calls a day.")
+@click.option("--system-tokens", required=True, type=click.IntRange(0), help="Tokens of tools and system prompt.")
+@click.option("--user-tokens", required=True, type=click.IntRange(1), help="Tokens of the rest of a call's input.")
+@click.option("--output-tokens", required=True, type=click.IntRange(0), help="Tokens of an answer.")
+@click.option("--mix", default="70,20,10", show_default=True, help="Percent of calls by tier, cheap to strong.")
+@click.option(
+    "--gap-s", type=click.FloatRange(0, min_open=True), help="Seconds between calls; default: a day over them."
+)
+@click.option(
+    "--ttl", type=click.Choice(get_args(workloads.Ttl)), default="best", show_default=True, help="Cache life."
+)
+@_fleet
+@_json
+def plan(
+    calls_per_day: float,
+    system_tokens: int,
+    user_tokens: int,
+    output_tokens: int,
+    mix: str,
+    gap_s: float | None,
+    ttl: workloads.Ttl,
+    fleet: str | None,
+    as_json: bool,
+) -> None:
+    """Rehearse before you spend: a workload's bill with and without routing and caching, and where caching pays.
+
+    Calls share one system prompt and come at random. 5m is a model's short cache lifetime, 1h its long one, "best"
+    the cheapest for each model. Nothing is sent.
+
+    \b
+    Examples:
+      tierwise plan --calls-per-day 10000 --system-tokens 5000 --user-tokens 200 --output-tokens 300
+      tierwise plan --calls-per-day 300 --system-tokens 3000 --user-tokens 200 --output-tokens 300 --mix 50,30,20
+    """
+    load = workloads.Workload(
+        system_tokens, user_tokens, output_tokens, gap_s or 86400 / calls_per_day, workloads.shares(mix)
+    )
+    config = settings.load()
+    name = fleet or config.fleet or catalogs.DEFAULT_FLEETS["anthropic"]
+    chosen = catalogs.configured(config.fleets, config.models).fleet(name)
+    report = workloads.report(chosen, load, ttl, dt.datetime.now(dt.UTC).date())
+    if as_json:
+        click.echo(msgspec.json.encode({"calls_per_day": calls_per_day, "fleet": name, **report}))
+    else:
+        _print_plan(report, calls_per_day)
 
 
 @cli.group()
@@ -212,6 +276,39 @@ def check(as_of: dt.datetime | None, as_json: bool) -> None:
         sys.exit(1)
 
 
+@cli.command("lint-prompt")
+@click.argument("files", nargs=-1, required=True, type=click.File("rb"), metavar="FILE...")
+@click.option("--strict", is_flag=True, help="Exit 1 for doubtful findings (maybe) as well.")
+@_json
+def lint_prompt(files: tuple[IO[bytes], ...], strict: bool, as_json: bool) -> None:
+    """What keeps the prompt cache from being read: times, ids, users, order, misplaced breakpoints. "-" is stdin.
+
+    FILE is a system prompt, a request body in JSON, or JSONL of successive bodies. Two or more bodies are also
+    compared: where each first differs from the one before is exact. Exit 0 clean, 1 findings, 2 unreadable.
+
+    \b
+    Examples:
+      tierwise lint-prompt system_prompt.md
+      tierwise lint-prompt monday.json tuesday.json
+      tierwise lint-prompt --json - < requests.jsonl
+    """
+    bodies = []
+    for file in files:
+        try:
+            bodies += prefixes.parse(file.read(), file.name)
+        except RequestError as exc:
+            raise RequestError(f"{file.name}: {exc}") from exc
+    findings = linter.check(bodies)
+    if as_json:
+        click.echo(msgspec.json.encode(findings))
+    else:
+        for finding in findings:
+            _print_finding(finding)
+        click.echo(f"{len(findings)} findings in {len(bodies)} prompts", err=True)
+    if any(strict or finding.severity is Severity.BREAKS for finding in findings):
+        sys.exit(1)
+
+
 def main() -> None:
     """The console script: errors of ours in one line and exit 2, never a traceback; Ctrl-C is 130."""
     try:
@@ -228,6 +325,13 @@ def main() -> None:
     except TierwiseError as exc:
         click.echo(f"error: {exc}", err=True)
         sys.exit(2)
+
+
+def _print_finding(finding: linter.Finding) -> None:
+    request = f"request {finding.request}: " if finding.request else ""
+    was = f"  was {finding.versus!r}" if finding.versus is not None else ""
+    click.echo(f"{request}{finding.path}:{finding.line} at {finding.offset}  {finding.severity}  {finding.rule}")
+    click.echo(f"    {finding.excerpt!r}{was}  (about {finding.lost_tokens:,} tokens behind it)\n    {finding.remedy}")
 
 
 def _timed(router: Router, text: str) -> tuple[Decision, float]:
@@ -279,61 +383,37 @@ def _row(decision: Decision) -> dict[str, Any]:
 def _router_for_keys(fleet: str | None, operating_point: str | None, offline: bool) -> Router:
     """The chosen fleet's router, or without a choice the one whose provider's key is set."""
     router = Router.load(fleet=fleet, operating_point=operating_point)
-    if offline or os.environ.get(_KEYS[router.fleet.provider]):
+    if offline or not router.fleet_is_default:
         return router
-    if router.fleet_is_default:
-        for provider, name in _KEYS.items():
-            if os.environ.get(name):
-                return router.serving(provider)
-    wanted = _KEYS[router.fleet.provider] if not router.fleet_is_default else ", ".join(_KEYS.values())
-    raise ClientError(f"no API key: set {wanted} in the environment, or use --offline for a simulated reply")
+    for provider, name in KEYS.items():
+        if os.environ.get(name):
+            return router.serving(provider)
+    raise ClientError(
+        f"no API key: set {', '.join(KEYS.values())} in the environment, or use --offline for a simulated reply"
+    )
 
 
-_KEYS = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY", "gemini": "GEMINI_API_KEY"}
-_GEMINI_URL = "https://generativelanguage.googleapis.com/v1beta/openai/"
-
-
-def _send(router: Router, prompt: str, system: str | None, max_tokens: int, offline: bool) -> tuple[str, Record]:
-    if not offline:
-        return _send_to(router, prompt, system, max_tokens, None)
-    from router.offline import Upstream
-
-    with Upstream() as upstream:
-        return _send_to(router, prompt, system, max_tokens, upstream.url)
-
-
-def _send_to(router: Router, prompt: str, system: str | None, max_tokens: int, url: str | None) -> tuple[str, Record]:
-    """One call through the fleet's SDK; `url` is the embedded upstream's, None for the provider."""
-    client: Any
-    user = {"role": "user", "content": prompt}
-    if router.fleet.provider == "anthropic":
-        import anthropic
-
-        extra = {"system": system} if system else {}
-        try:
-            with anthropic.Anthropic(**_offline_client(url)) as plain:
-                client = wrap(plain, router)
-                reply = client.messages.create(model=AUTO, max_tokens=max_tokens, messages=[user], **extra)
-        except anthropic.APIError as exc:
-            raise ClientError(f"{type(exc).__name__} from Anthropic: {exc.message}") from exc
-        return "".join(block.text for block in reply.content if block.type == "text"), client.last_record
-    import openai
-
-    options = _offline_client(url and f"{url}/v1")
-    if router.fleet.provider == "gemini" and not options:
-        options = {"base_url": _GEMINI_URL, "api_key": os.environ["GEMINI_API_KEY"]}
-    messages = [{"role": "system", "content": system}, user] if system else [user]
+def _complete(router: Router, prompt: str, system: str | None, max_tokens: int, offline: bool) -> Completion:
+    """One call to the provider, or to the embedded upstream; an SDK's error in one line."""
     try:
-        with openai.OpenAI(**options) as plain:
-            client = wrap(plain, router)
-            reply = client.chat.completions.create(model=AUTO, max_completion_tokens=max_tokens, messages=messages)
-    except openai.APIError as exc:
-        raise ClientError(f"{type(exc).__name__} from the provider: {exc.message}") from exc
-    return reply.choices[0].message.content or "", client.last_record
+        if not offline:
+            return complete(router, prompt, system=system, max_tokens=max_tokens)
+        from anthropic import Anthropic
+        from openai import OpenAI
 
+        from router.offline import Upstream
 
-def _offline_client(url: str | None) -> dict[str, Any]:
-    return {} if url is None else {"base_url": url, "api_key": "offline"}
+        with (
+            Upstream(models=router.catalog) as upstream,
+            Anthropic(base_url=upstream.url, api_key="offline") as claude,
+            OpenAI(base_url=f"{upstream.url}/v1", api_key="offline") as gpt,
+        ):
+            clients = {name: claude if name == "anthropic" else gpt for name in router.fleet.providers}
+            return complete(router, prompt, system=system, max_tokens=max_tokens, clients=clients)
+    except Exception as exc:
+        if "APIError" not in {cls.__name__ for cls in type(exc).__mro__}:
+            raise
+        raise ClientError(f"{type(exc).__name__} from the provider: {exc}") from exc
 
 
 def _record_row(record: Record) -> dict[str, Any]:
@@ -413,6 +493,36 @@ def _print_routed(routed: dict[str, Any]) -> None:
     if routed["records_match_bill"] is not None:
         verdict = "equals" if routed["records_match_bill"] else "DIFFERS FROM"
         click.echo(f"  the records' total {verdict} the upstream's bill ({_usd(routed['billed_by_upstream_usd'], 6)})")
+
+
+def _print_plan(report: dict[str, Any], calls_per_day: float) -> None:
+    lines: list[workloads.Line] = report["lines"]["both"]
+    click.echo(f"  {'tier':<10}{'model':<20}{'calls':>7}{'every':>9}{'cached':>8}{'warm':>6}{'a call':>12}")
+    for line in lines:
+        kept = f"{line.ttl:>8}{line.hit_rate:>6.0%}" if line.ttl != "none" else f"{'no':>8}{'-':>6}"
+        usd = f"${line.input_usd + line.output_usd:.6f}"
+        click.echo(f"  {line.tier:<10}{line.model:<20}{line.share:>7.0%}{_span(line.gap_s):>9}{kept}{usd:>12}")
+    click.echo("")
+    total: dict[str, float] = report["usd_per_call"]
+    for lever, usd_per_call in total.items():
+        change = f"{usd_per_call / total['caching'] - 1:+8.0%} against caching alone" if lever != "caching" else ""
+        click.echo(f"  {lever:<10}${usd_per_call * calls_per_day:>12,.2f} a day  {change}".rstrip())
+    click.echo(
+        f"\n  {'caching on':<20}{'lifetime':>9}{'reads to pay':>14}{'from a hit rate of':>20}{'calls within':>14}"
+    )
+    for row in report["break_even"]:
+        gap = "always" if math.isinf(row.gap_s) else _span(row.gap_s)
+        click.echo(f"  {row.model:<20}{row.ttl:>9}{row.reads:>14}{row.hit_rate:>20.0%}{gap:>14}")
+    least = {row.model: f"{row.model} {row.min_prefix_tokens:,}" for row in report["break_even"]}
+    click.echo(f"  smallest prefix that is cached, in tokens: {', '.join(least.values())}\n")
+    for claim in report["claims"]:
+        click.echo(f"  {'holds' if claim.holds else 'NOT HERE':<9}{claim.claim}: {claim.because}")
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _usd(value: Decimal, places: int = 4) -> str:

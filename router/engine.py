@@ -17,6 +17,7 @@ from router.classifier import Classifier
 from router.errors import ClientError, RequestError
 from router.faults import Breaker
 from router.ledger import Baseline, Ledger
+from router.rules import Context, Rules
 from router.types import Api, Body, Decision, Plan, Reason, Record, Task, Tier, TurnState, Usage
 
 AUTO = "auto"
@@ -71,6 +72,7 @@ class Router:
         clock: Callable[[], float] = time.time,
         fleet_is_default: bool = False,
         breaker: Breaker | None = None,
+        rules: Rules | None = None,
     ) -> None:
         """Use `Router.load`. `clock` returns seconds since the epoch; a simulation passes its own."""
         self.classifier = classifier
@@ -83,6 +85,7 @@ class Router:
         self.fleet_is_default = fleet_is_default
         self.baseline = Baseline(fleet.top)
         self.breaker = breaker or Breaker()
+        self.rules = rules or Rules()
 
     @classmethod
     def load(
@@ -101,19 +104,20 @@ class Router:
         """
         chosen = settings.load() if config is None else config
         loaded = artifact.load(name_or_path or chosen.artifact)
-        models = catalog.shipped().extended(chosen.fleets) if chosen.fleets else catalog.shipped()
+        models = catalog.configured(chosen.fleets, chosen.models)
         fleet_name = fleet or chosen.fleet
         if store is None and chosen.ledger is not None:
             store = Ledger(chosen.ledger)
         return cls(
             Classifier(loaded),
-            loaded.manifest,
+            artifact.with_points(loaded.manifest, chosen.operating_points),
             models,
             models.fleet(fleet_name or catalog.DEFAULT_FLEETS["anthropic"]),
             operating_point=operating_point or chosen.operating_point,
             store=store,
             clock=clock,
             fleet_is_default=fleet_name is None,
+            rules=Rules(chosen.rules),
         )
 
     def with_fleet(self, name: str, *, store: Ledger | None = None, clock: Callable[[], float] | None = None) -> Router:
@@ -127,6 +131,7 @@ class Router:
             store=store or self.store,
             clock=clock or self.clock,
             breaker=self.breaker,
+            rules=self.rules,
         )
 
     def serving(self, provider: str) -> Router:
@@ -135,6 +140,11 @@ class Router:
         A fleet that the caller chose suits every client of the same SDK (Gemini behind an OpenAI-compatible proxy).
         Raises ClientError when the caller chose a fleet that needs the other SDK.
         """
+        if len({catalog.SDK[p] for p in self.fleet.providers}) > 1:
+            raise ClientError(
+                f"the fleet {self.fleet.name!r} mixes {' and '.join(self.fleet.providers)}, which no client serves; "
+                "call router.complete(router, messages) instead"
+            )
         same_sdk = catalog.SDK[self.fleet.provider] == catalog.SDK[provider]
         if self.fleet.provider == provider or (same_sdk and not self.fleet_is_default):
             return self
@@ -151,8 +161,11 @@ class Router:
         *,
         messages: Sequence[Mapping[str, Any]] | None = None,
         operating_point: str | None = None,
+        context: Context | None = None,
     ) -> Decision:
         """Which tier and model a request needs: a text, `messages=[...]`, or a provider-shaped body.
+
+        `context` is what rules may ask beside the request: headers and the name of the caller's key.
 
         Raises RequestError for anything else, or an unknown operating point.
         """
@@ -169,9 +182,9 @@ class Router:
                 "expected one of: a text, messages=[...], or a body with `messages` or `input`"
             )
         options = CallOptions.of(request) if isinstance(request, Mapping) else CallOptions()
-        return self._decide(task, operating_point or options.operating_point or self.operating_point, options)
+        return self._decide(task, operating_point or options.operating_point or self.operating_point, options, context)
 
-    def plan(self, body: Body, api: Api) -> Plan:
+    def plan(self, body: Body, api: Api, context: Context | None = None) -> Plan:
         """The decision for a body, and the body to send: model filled in and cache breakpoints set for "auto".
 
         A body that names a model is left exactly as it is, but for its `router` field (`CallOptions`). Raises
@@ -185,7 +198,7 @@ class Router:
             decision = Decision(self.fleet.tier_of(name), name, {}, Reason.EXPLICIT_MODEL, self.operating_point)
             model = self.catalog.find(name)
             return Plan(decision, unasked(body), api, caching.plan(body, api, model), planned_at)
-        decision = self.decide(body, operating_point=name.partition(":")[2] or None)
+        decision = self.decide(body, operating_point=name.partition(":")[2] or None, context=context)
         if self.breaker.rests(decision.model):
             decision = self._above(decision, body, f"{decision.model} rests after failing") or decision
         return self._planned(decision, body, api, planned_at)
@@ -242,7 +255,7 @@ class Router:
             self.store.write(record)
         return record
 
-    def _decide(self, task: Task, point: str, options: CallOptions) -> Decision:
+    def _decide(self, task: Task, point: str, options: CallOptions, context: Context | None = None) -> Decision:
         self._known_point(point)
         able, notes = policy.able(self.fleet, task)
         allowed = list(filter(options.allow, able))
@@ -251,6 +264,11 @@ class Router:
                 f"no tier from {options.min_tier or 'the lowest'} to {options.max_tier or 'the highest'} can take the "
                 f"request; the fleet {self.fleet.name!r} could send it to {', '.join(able)}; widen the bounds"
             )
+        unruled, rule = allowed, self.rules.match(task, context or Context(), self.clock())
+        if rule is not None:
+            allowed, notes = rule.narrow(allowed), (*notes, f"rule {rule.name!r}")
+            if rule.tier is not None:
+                return self._up(allowed, {}, Reason.RULE, point, notes)
         if not task.text or task.text.isspace():
             return self._up(allowed, {}, Reason.EMPTY_TASK, point, (*notes, "no text from a user to judge"))
         try:
@@ -264,6 +282,8 @@ class Router:
             return self._up(allowed, p_suffices, Reason.OUT_OF_DISTRIBUTION, point, (*notes, why))
         thresholds = self.manifest.operating_points[point].thresholds
         tier, reason = policy.decide(p_suffices, thresholds, self.fleet, allowed)
+        if rule is not None and tier is not policy.decide(p_suffices, thresholds, self.fleet, unruled)[0]:
+            reason = Reason.RULE
         return Decision(tier, self.fleet.models[tier].id, p_suffices, reason, point, notes)
 
     def _up(

@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from router.artifact import OperatingPoint
 from router.errors import SettingsError
+from router.rules import Rule, check_names
 from router.types import Tier
 
 FILE = "tierwise.toml"
@@ -63,7 +65,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What can be set. None means "the default that fits": the shipped artifact, the fleet of the client's provider.
 
     `ledger` is the path of an SQLite file for records; without it, records are returned but not kept. `fleets` adds
-    fleets of catalog models, e.g. `[fleets.mine] simple = "claude-haiku-5-5"` and so on.
+    fleets of catalog models, e.g. `[fleets.mine] simple = "claude-haiku-5-5"` and so on; they may mix providers.
+    `models` adds models behind an OpenAI-compatible address (`catalog.CustomModel` says what a table takes), e.g.
+    `[models.my-llama] base_url = "http://localhost:8000/v1"`, `context_tokens = 32_768`.
+    `operating_points` adds those that `tierwise tune` wrote; `rules` are checked before the classifier, in order
+    (router/rules.py).
     """
 
     artifact: str | None = None
@@ -71,6 +77,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operating_point: str = "balanced"
     ledger: str | None = None
     fleets: dict[str, dict[Tier, str]] = {}
+    models: dict[str, dict[str, Any]] = {}
+    operating_points: dict[str, OperatingPoint] = {}
+    rules: tuple[Rule, ...] = ()
     gateway: GatewaySettings = GatewaySettings()
 
 
@@ -90,6 +99,7 @@ def load(path: str | Path | None = None, environ: Mapping[str, str] | None = Non
             raise SettingsError(f"no settings file {str(file)!r}; create it or unset TIERWISE_CONFIG") from exc
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise SettingsError(f"{file}: {exc}") from exc
+    check_names(values.get("rules"), file)
     mistakes = [f"{file}: {mistake}" for mistake in _mistakes(values, Settings, "")]
     mistakes += _override(values, environ)
     if mistakes:

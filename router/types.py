@@ -34,7 +34,7 @@ class Api(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a request went where it went. Every reason but `SUFFICES` and `EXPLICIT_MODEL` led up, never down."""
+    """Why a request went where it went. Only `SUFFICES`, `RULE` and `EXPLICIT_MODEL` can lead down."""
 
     SUFFICES = "suffices"
     """The cheapest tier whose probability reaches the operating point's threshold."""
@@ -50,6 +50,8 @@ class Reason(StrEnum):
     """The classifier failed on this text: the top tier."""
     PROVIDER_FAULT = "provider_fault"
     """The chosen tier's model failed, or rests after failing: a stronger one of the fleet."""
+    RULE = "rule"
+    """A rule of the settings named this tier, or a bound that changed it; the notes name the rule."""
     EXPLICIT_MODEL = "explicit_model"
     """The caller named a model: sent as it is, only accounted."""
 
@@ -58,7 +60,13 @@ class TurnState(StrEnum):
     """Where in a conversation a request stands."""
 
     USER_TURN = "user_turn"
+    """A new ask of the user's."""
     TOOL_LOOP = "tool_loop"
+    """Tools have answered: the turn goes on."""
+    RETRY = "retry"
+    """The ask before it once more."""
+    SUB_AGENT = "sub_agent"
+    """An agent's request on behalf of another agent."""
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -66,7 +74,7 @@ class Decision(msgspec.Struct, frozen=True):
 
     `p_suffices` maps each tier to q = P(its answer is as good as the top tier's), in [0, 1], non-decreasing from
     simple to complex, 1.0 for the last. It is empty when nothing was judged (`EXPLICIT_MODEL`, `EMPTY_TASK`,
-    `CLASSIFIER_ERROR`). `tier` is None only for an explicit model that is not in the fleet.
+    `CLASSIFIER_ERROR`, a `RULE` that names a tier). `tier` is None only for an explicit model that is not in the fleet.
     """
 
     tier: Tier | None
@@ -80,7 +88,9 @@ class Decision(msgspec.Struct, frozen=True):
 class Task(msgspec.Struct, frozen=True):
     """What is being asked, as read from a request.
 
-    `n_chars` counts all text of the request (system, tools, history), the measure of the context it needs.
+    `n_chars` counts all text of the request (system, tools, history), the measure of the context it needs. `session`
+    is the harness's own name for the conversation, "" when it has none; `in_trouble` says that tool calls keep failing
+    or that the user called the last answer wrong.
     """
 
     text: str
@@ -88,6 +98,8 @@ class Task(msgspec.Struct, frozen=True):
     n_chars: int
     has_images: bool
     has_tools: bool
+    session: str = ""
+    in_trouble: bool = False
 
 
 class CachePlan(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ def run(*args: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> tu
         [sys.executable, "-m", "router.cli", *args],
         input=stdin,
         capture_output=True,
-        env=env and {"PATH": "/usr/bin", "LANG": "C.UTF-8", **env},
+        env=env and {"PATH": "/usr/bin", "LANG": "C.UTF-8", "PYTHONPATH": os.environ.get("PYTHONPATH", ""), **env},
         check=False,
     )
     assert b"Traceback" not in done.stderr
@@ -104,13 +105,33 @@ def test_ask_sends_to_the_provider_whose_key_is_set(upstream: Upstream) -> None:
     code, out, err = run("ask", "hi", "--json", env=env)
     answer = json.loads(out)
     assert code == 0
-    assert (answer["model"], answer["tier"]) == ("claude-haiku-4-5", "simple")
+    assert (answer["model"], answer["tier"], answer["tool_calls"]) == ("claude-haiku-4-5", "simple", [])
+    assert answer["text"].startswith("[simulated reply of claude-haiku-4-5]")
     assert answer["cost_usd"] == pytest.approx(float(upstream.bills[-1].usd))
     env = {"OPENAI_API_KEY": "sk-secret", "OPENAI_BASE_URL": f"{upstream.url}/v1"}
     code, out, err = run("ask", "hi", env=env)
     assert code == 0
     assert "gpt-6-luna" in out + err
     assert "sk-secret" not in out + err
+
+
+def test_ask_a_fleet_that_mixes_providers(upstream: Upstream, tmp_path: Path) -> None:
+    fleet = '[fleets.mine]\nsimple = "gpt-6-luna"\ncomplex = "claude-opus-4-7"\n'
+    (tmp_path / "my.toml").write_text(fleet)
+    env = {
+        "OPENAI_API_KEY": "sk-o",
+        "OPENAI_BASE_URL": f"{upstream.url}/v1",
+        "TIERWISE_CONFIG": str(tmp_path / "my.toml"),
+    }
+    code, _, err = run("ask", "hi", "--fleet", "mine", env=env)
+    assert (code, "set ANTHROPIC_API_KEY in the environment" in err) == (2, True)
+    env |= {"ANTHROPIC_API_KEY": "sk-a", "ANTHROPIC_BASE_URL": upstream.url}
+    code, out, err = run("ask", "hi", "--fleet", "mine", env=env)
+    assert code == 0
+    assert "gpt-6-luna" in out
+    assert "sk-" not in out + err
+    code, out, _ = run("ask", "hi", "--fleet", "mine", "--offline", env=env)
+    assert (code, out[:32]) == (0, "[simulated reply of gpt-6-luna] ")
 
 
 def test_ask_reports_the_providers_error_in_one_line(upstream: Upstream) -> None:
@@ -150,3 +171,52 @@ def test_catalog_check_lists_findings_and_exits_one() -> None:
     code, _, err = run("catalog", "check", "--as-of", "soon")
     assert code == 2
     assert "soon" in err
+
+
+def test_lint_prompt_names_place_and_remedy(tmp_path: Path) -> None:
+    (tmp_path / "prompt.md").write_text("You sell boats.\nToday is 2026-11-22.\n")
+    code, out, err = run("lint-prompt", str(tmp_path / "prompt.md"))
+    assert (code, err.strip()) == (1, "1 findings in 1 prompts")
+    assert out.startswith("system:2 at 16  breaks  time\n")
+    assert "last breakpoint" in out
+    code, out, _ = run("lint-prompt", "-", stdin=b"You sell boats.")
+    assert (code, out) == (0, "")
+
+
+def test_lint_prompt_compares_requests(tmp_path: Path) -> None:
+    rows = [{"system": f"Be brief. Order {n}", "messages": [{"role": "user", "content": "hi"}]} for n in "ab"]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, out, _ = run("lint-prompt", "--json", str(tmp_path / "rows.jsonl"))
+    (found,) = json.loads(out)
+    assert code == 1
+    assert (found["path"], found["offset"], found["excerpt"], found["versus"]) == ("system", 16, "b", "a")
+    for name, row in zip("ab", rows, strict=True):
+        (tmp_path / f"{name}.json").write_text(json.dumps(row))
+    code, out, _ = run("lint-prompt", "--json", str(tmp_path / "a.json"), str(tmp_path / "b.json"))
+    assert (code, json.loads(out)) == (1, [found])
+
+
+def test_lint_prompt_exits_zero_for_doubts_unless_strict() -> None:
+    doubtful = b"Prices as of 1 March 2026."
+    assert run("lint-prompt", "-", stdin=doubtful)[0] == 0
+    code, out, _ = run("lint-prompt", "--strict", "-", stdin=doubtful)
+    assert code == 1
+    assert "maybe" in out
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\xff", "not UTF-8"),
+        (b"{", "line 1"),
+        (b"{}", "expected one of"),
+        (b"[1]", "give a request body"),
+        (None, "No such"),
+    ],
+)
+def test_lint_prompt_cannot_read(data: bytes | None, message: str, tmp_path: Path) -> None:
+    if data is not None:
+        (tmp_path / "a.json").write_bytes(data)
+    code, _, err = run("lint-prompt", str(tmp_path / "a.json"))
+    assert code == 2
+    assert message in err

@@ -152,7 +152,7 @@ class TestAnthropic:
 
     def test_raw_responses(self, claude: Any, upstream: Upstream) -> None:
         raw = claude.messages.with_raw_response.create(model="auto", max_tokens=64, messages=USER)
-        assert raw.headers["request-id"] == "req_offline"
+        assert raw.headers["request-id"] == upstream.bills[-1].request_id
         assert raw.parse().model == "claude-haiku-4-5"
         settled(upstream, claude)
         raw = claude.messages.with_raw_response.create(model="auto", max_tokens=64, messages=USER, stream=True)
@@ -260,7 +260,14 @@ class TestOpenAI:
     def test_long_histories_through_extra_body(self, gpt: Any, upstream: Upstream) -> None:
         body = {"messages": [SYSTEM_MESSAGE, *USER]}
         gpt.chat.completions.create(model="auto", messages=[], extra_body=body)
-        assert upstream.requests[-1]["messages"] == body["messages"]
+        system, *rest = upstream.requests[-1]["messages"]
+        assert rest == body["messages"][1:]
+        (part,) = system["content"]
+        assert part == {
+            "type": "text",
+            "text": body["messages"][0]["content"],
+            "prompt_cache_breakpoint": {"mode": "explicit"},
+        }
         settled(upstream, gpt)
 
     def test_async(self, upstream: Upstream, router: Router) -> None:

@@ -46,7 +46,7 @@ def test_short_follow_up_is_read_with_what_it_answers() -> None:
         {"role": "user", "content": "yes"},
     ]
     task = conversation.read({"messages": said})
-    assert task.text == f"{ASK}\n\nyes"
+    assert task.text == f"{ASK}\n\nShall I bisect?\n\nyes"
     assert task.turn is TurnState.USER_TURN
 
 

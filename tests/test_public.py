@@ -8,9 +8,10 @@ import sys
 import router
 
 SURFACE = {
-    "AUTO", "Api", "ArtifactCorrupt", "ArtifactError", "ArtifactNotFound", "CatalogError", "ClientError", "Decision",
+    "AUTO", "Api", "ArtifactCorrupt", "ArtifactError", "ArtifactNotFound", "CatalogError", "ClientError", "Completion",
+    "Decision",
     "Ledger", "Plan", "Reason", "Record", "RequestError", "Router", "Settings", "SettingsError", "Tier",
-    "TierwiseError", "Usage", "__version__", "wrap",
+    "TierwiseError", "ToolCall", "Usage", "__version__", "complete", "complete_async", "wrap",
 }  # fmt: skip
 
 

@@ -29,6 +29,12 @@ def test_file_in_the_working_directory(tmp_path: Path) -> None:
     assert router.decide("hi").tier in (Tier.SIMPLE, Tier.COMPLEX)
 
 
+def test_models_of_your_own(tmp_path: Path) -> None:
+    text = '[models.llama]\nbase_url = "http://localhost:8000/v1"\ncontext_tokens = 8192\n'
+    loaded = settings.load(write(tmp_path / "my.toml", text), environ={})
+    assert loaded.models == {"llama": {"base_url": "http://localhost:8000/v1", "context_tokens": 8192}}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

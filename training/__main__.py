@@ -12,6 +12,7 @@ import click
 import numpy as np
 
 from router import artifact as artifacts
+from router.types import Tier
 from training import behaviour, card, curve, dataset, embedding, evaluate, export, fit, novelty
 
 
@@ -81,7 +82,7 @@ def build(corpora: Path, name: str, version: int, out: Path, base: Path | None, 
     step("tuning operating points")
     p_required = model.calibration.predict_proba(own_logits)
     texts, required, languages = evaluate.own_labels()
-    points = fit.operating_points(fit.suffices(p_required), required)
+    points = fit.operating_points(fit.suffices(p_required), np.eye(len(Tier))[required])
     step("leaving each outcome set out in turn")
     left_out = evaluate.LeftOut(rows, x, model)
     metrics = {
@@ -173,6 +174,34 @@ def learn_curve(corpora: Path, artifact: Path | None, seeds: int, sizes: str, as
     click.echo(f"{'outcome set':<22}" + "   learned (scratch)  " * len(numbers))
     for name, row in [*((name, row["sizes"]) for name, row in report["datasets"].items()), ("mean", report["mean"])]:
         click.echo(f"{name:<22}" + "".join(f"{curve.cell(row.get(str(size))):>23}" for size in numbers))
+
+
+@main.command("out-of-fold")
+@_corpora
+@_model
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=dataset.OUT_OF_FOLD,
+    show_default=True,
+    help="Where.",
+)
+def out_of_fold(corpora: Path, artifact: Path | None, out: Path) -> None:
+    """P(suffices) of each of our own queries by a fit that did not see it: what `tierwise tune --scores` reads.
+
+    Example: python -m training out-of-fold --out scores.csv
+    """
+    step = _Steps()
+    unfolded = export.read_unfolded(artifacts.find(artifact))
+    rows = dataset.training_rows(corpora)
+    step(f"cross-fitting {fit.N_FOLDS} folds of {len(rows)} rows")
+    logits = fit.out_of_fold_logits(unfolded.embedding.features(rows.texts), rows)
+    known = fit.suffices(unfolded.classifier.calibration.predict_proba(logits))
+    own = rows.select(rows.sources == "tierwise_queries")
+    _, novelty = unfolded.predict(own.texts)
+    q = known + novelty[:, None] * (np.cumsum(fit.TRAFFIC_MIX) - known)
+    dataset.write_scores(out, own.ids.tolist(), q)
+    click.echo(json.dumps({"scores": str(out), "n": len(own)}))
 
 
 def _print_evaluation(report: dict[str, Any]) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 
 from router.conversation import read
 from router.types import Tier
-from training.dataset import ROOT
+from training.dataset import DATA
 
-CASES = ROOT / "data" / "behaviour.jsonl"
+CASES = DATA / "behaviour.jsonl"
 POINT = "balanced"
 """The operating point at which the suite runs."""
 

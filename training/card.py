@@ -128,6 +128,56 @@ Tuned for a mix of 70 % simple, 20 % moderate, 10 % complex requests.
 """
 
 
+def render_retrained(
+    name: str,
+    operating_points: dict[str, OperatingPoint],
+    metrics: dict[str, Any],
+    training_data: list[dict[str, object]],
+) -> str:
+    """The card of a model that was retrained on the user's labels, as Markdown."""
+    quality, noise, conflicts = metrics["out_of_fold"], metrics["noise"], metrics["conflicts"]
+    low, high = quality["apgr_interval"]
+    doubtful = "not estimated" if noise["share"] is None else f"{noise['share']:.1%}"
+    return f"""# {name}
+
+{metrics["base"]}, retrained on {metrics["n_labels"]} labels of its user's traffic, with {metrics["base"]} as prior.
+{metrics["n_training"]} texts trained it, {metrics["n_held_out"]} were held out for the gate, whole groups of
+near-duplicates and conversations on one side ({metrics["n_groups"]} groups). What the gate found is in gate.json.
+
+## Labels
+
+By method: {", ".join(f"{method} {n}" for method, n in metrics["methods"].items())}. Required tier:
+{_shares(metrics["shares"])}. {conflicts["repeated_texts"]} texts come more than once, {conflicts["conflicting_texts"]}
+with labels that disagree: {conflicts["decision"]}. Share of the {noise["n_sure"]} sure labels that look wrong
+(confident learning, out of fold): {doubtful}.
+
+## On the training side, out of fold
+
+APGR {quality["apgr"]:.3f} [{low:.3f}, {high:.3f}] (.5 is random). P(simple suffices): ECE {quality["ece"]:.3f}, Brier
+score {quality["brier"]:.3f}. Penalty {metrics["penalty"]:g}.
+
+## Operating points
+
+Tuned for the labels' own mix of tiers.
+
+| point | target | achieved (95 %) | {" | ".join(f"to {tier.value}" for tier in Tier)} | thresholds |
+|---|---|---|{"---|" * len(Tier)}---|
+{_point_rows(operating_points)}
+
+## Training data
+
+| source | licence | rows |
+|---|---|---|
+{chr(10).join(f"| {row['source']} | {row['licence']} | {row['n_rows']} |" for row in training_data)}
+
+## Limits
+
+- It is as right as its labels, and as good on other traffic as the gate's behavioural suite says.
+- Probabilities and thresholds hold for the mix of tiers among the labels. Labels that were sampled where they help most
+  carry weights that give back the traffic's mix; labels picked by hand do not.
+"""
+
+
 def plot(curve: dict[str, Any]) -> bytes:
     """Held-out APGR over the number of labels, one panel a set: learned (with interval), from scratch, length; SVG."""
     import matplotlib as mpl

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +21,12 @@ import pandas as pd
 from router.types import Tier
 
 ROOT = Path(__file__).parent.parent
-QUERIES = ROOT / "data" / "queries.jsonl"
-ANNOTATIONS = ROOT / "data" / "annotations.jsonl"
+DATA = next(folder for folder in (Path(__file__).parent / "data", ROOT / "data") if folder.is_dir())
+"""In the package when it is installed from a wheel, else beside it."""
+
+QUERIES = DATA / "queries.jsonl"
+ANNOTATIONS = DATA / "annotations.jsonl"
+OUT_OF_FOLD = DATA / "queries_out_of_fold.csv"
 CORPORA = ROOT.parent / "shared" / "corpora"
 
 N_TIERS = len(Tier)
@@ -111,6 +116,12 @@ def annotations(path: Path = ANNOTATIONS) -> pd.DataFrame:
     return frame.groupby("query_id")[["p_small", "p_mid"]].mean()
 
 
+def write_scores(path: Path, ids: list[str], p_suffices: npt.NDArray[np.float64]) -> None:
+    """P(suffices) of the tiers below the top by id, as CSV: id, p_simple, p_moderate."""
+    columns = {f"p_{tier.value}": p_suffices[:, k].round(5) for k, tier in enumerate(list(Tier)[:-1])}
+    pd.DataFrame({"id": ids, **columns}).to_csv(path, index=False)
+
+
 def training_rows(corpora: Path) -> Rows:
     """Every row that may be shipped in a model: data/ and the rows with licence_permissive. Deterministic."""
     prompts = _read(corpora, "prompts")
@@ -159,17 +170,29 @@ def provenance(rows: Rows, corpora: Path) -> list[dict[str, object]]:
     lines: list[dict[str, object]] = []
     for source in SOURCE_WEIGHT:
         mask = rows.sources == source
-        digest = hashlib.sha256()
-        for row_id, text in zip(rows.ids[mask], np.array(rows.texts, object)[mask], strict=True):
-            digest.update(f"{row_id}\0{text}\0".encode("utf-8", "surrogatepass"))
         licence = str(licences.get(source, "Apache-2.0 (written for this project)"))
         if source == "variants":
             licence = "as the two rows above"
         elif source == "annotations":
             rated = "; ".join(f"{name}: {licences[name]}" for name in sorted(set(rows.datasets[mask])))
             licence = f"{licence}; prompts of {rated}"
-        lines.append({"source": source, "licence": licence, "n_rows": int(mask.sum()), "sha256": digest.hexdigest()})
+        lines.append(
+            {
+                "source": source,
+                "licence": licence,
+                "n_rows": int(mask.sum()),
+                "sha256": digest(rows.ids[mask], np.array(rows.texts, object)[mask]),
+            }
+        )
     return lines
+
+
+def digest(ids: Iterable[str], texts: Iterable[str]) -> str:
+    """SHA-256 of rows, in their order."""
+    sha256 = hashlib.sha256()
+    for row_id, text in zip(ids, texts, strict=True):
+        sha256.update(f"{row_id}\0{text}\0".encode("utf-8", "surrogatepass"))
+    return sha256.hexdigest()
 
 
 def _query_rows() -> pd.DataFrame:

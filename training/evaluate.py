@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,44 @@ def cpt(score: Array, weak: Array, strong: Array, level: float, seed: int = 0) -
     budgets = np.linspace(0, 1, len(score) + 1)
     reached = _recovered(score, weak, strong, budgets, seed) >= level - 1e-9
     return float(budgets[reached.argmax()])
+
+
+@dataclass(frozen=True)
+class GainCurve:
+    """APGR of one scorer, and of each bootstrap draw [N_DRAWS]; those of two scorers of the same rows are paired."""
+
+    apgr: float
+    draws: Array
+
+    def interval(self, other: GainCurve | None = None) -> tuple[float, float]:
+        """95 % of the draws, or of their difference to `other`'s."""
+        draws = self.draws - (0 if other is None else other.draws)
+        low, high = np.quantile(draws, (0.025, 0.975))
+        return round(float(low), 4), round(float(high), 4)
+
+
+N_DRAWS = 1000
+
+
+def gain_curve(score: Array, gain: Array, weights: Array, groups: npt.NDArray[np.int_]) -> GainCurve:
+    """APGR of weighted rows: `gain` in [0, 1] is what a strong model adds; whole groups are drawn. .5 without gain."""
+    rng = np.random.default_rng(0)
+    order = np.lexsort((rng.random(len(score)), -score))
+    _, group = np.unique(groups, return_inverse=True)
+    n_groups = int(group.max()) + 1
+    budgets = np.linspace(0, 1, 11)
+
+    def area(weight: Array) -> float:
+        taken, gained = (np.append(0.0, np.cumsum(values[order])) for values in (weight, weight * gain))
+        if gained[-1] <= 0:
+            return 0.5
+        return float(np.trapezoid(np.interp(budgets * taken[-1], taken, gained) / gained[-1], budgets))
+
+    draws = [
+        area(weights * np.bincount(rng.integers(0, n_groups, n_groups), minlength=n_groups)[group])
+        for _ in range(N_DRAWS)
+    ]
+    return GainCurve(area(weights), np.array(draws))
 
 
 def curve_metrics(score: Array, outcomes: Outcomes) -> dict[str, Any]:
@@ -80,8 +119,8 @@ def on_outcomes(
             "model": curve_metrics(score, outcomes),
             "length": curve_metrics(length, outcomes),
             "random": curve_metrics(np.zeros(len(length)), outcomes),
-            "calibration": _reliability(1 - score, 1 - gained, even),
-            "recalibrated": _reliability(1 - _platt(score, gained), 1 - gained, even),
+            "calibration": reliability(1 - score, 1 - gained, even),
+            "recalibrated": reliability(1 - _platt(score, gained), 1 - gained, even),
         }
     names = ("model", "length", "random")
     mean = {name: round(float(np.mean([r[name]["apgr"] for r in report.values()])), 4) for name in names}
@@ -123,7 +162,7 @@ def leave_one_out(
 def calibration_report(p_suffices: Array, required: npt.NDArray[np.int_], weights: Array) -> dict[str, Any]:
     """ECE and Brier score of P(tier suffices), by tier below the top, weighted."""
     return {
-        tier.value: _reliability(p_suffices[:, k], (required <= k).astype(float), weights)
+        tier.value: reliability(p_suffices[:, k], (required <= k).astype(float), weights)
         for k, tier in enumerate(list(Tier)[:-1])
     }
 
@@ -170,7 +209,7 @@ def shares(q: Array, thresholds: dict[str, tuple[float, ...]]) -> dict[str, dict
     return report
 
 
-def _reliability(q: Array, truth: Array, weights: Array) -> dict[str, float]:
+def reliability(q: Array, truth: Array, weights: Array) -> dict[str, float]:
     """ECE (10 equal-width bins) and Brier score of probabilities q of a truth in [0, 1]."""
     bins = np.minimum((q * 10).astype(int), 9)
     gaps = [

@@ -101,28 +101,46 @@ def out_of_fold_logits(x: sparse.csr_matrix, rows: Rows) -> Array:
     return logits
 
 
-def operating_points(p_suffices: Array, required: npt.NDArray[np.int_]) -> dict[str, OperatingPoint]:
-    """Thresholds for each target, tuned on all rows; `achieved` is from tuning on one half and scoring the other."""
+def operating_points(
+    p_suffices: Array,
+    targets: Array,
+    weights: Array | None = None,
+    split: str = "data/queries.jsonl out of fold, weighted to a 70/20/10 mix; tuned on one half, scored on the other",
+) -> dict[str, OperatingPoint]:
+    """Thresholds for each target, tuned on all rows; `achieved` is from tuning on one half and scoring the other.
+
+    `targets` are P(required tier) [n, n_tiers]; `weights` [n] default to those of TRAFFIC_MIX.
+    """
     rng = np.random.default_rng(0)
-    half = rng.permutation(len(required)) % 2
+    half = rng.permutation(len(targets)) % 2
+    given, required = weights, targets.argmax(axis=1)
+
+    def weights_of(rows: npt.NDArray[np.bool_]) -> Array:
+        return mix_weights(required[rows]) if given is None else given[rows] / given[rows].sum()
+
+    weights = weights_of(np.ones(len(targets), bool))
     points = {}
     for name, target in TARGETS.items():
-        below = np.zeros(len(required), bool)
+        below = np.zeros(len(targets))
         for side in (0, 1):
-            thresholds = _tune(p_suffices[half == side], required[half == side], target)
-            below[half != side] = route(p_suffices[half != side], thresholds) < required[half != side]
-        thresholds = _tune(p_suffices, required, target)
-        weights = mix_weights(required)
+            thresholds = _tune(p_suffices[half == side], targets[half == side], weights_of(half == side), target)
+            below[half != side] = p_below(route(p_suffices[half != side], thresholds), targets[half != side])
+        thresholds = _tune(p_suffices, targets, weights, target)
         chosen = route(p_suffices, thresholds)
         points[name] = OperatingPoint(
             thresholds={tier: round(float(t), 4) for tier, t in zip(Tier, thresholds, strict=False)},
             target=f"at most {target:.0%} of requests below their required tier",
             achieved=round(float(weights @ below), 4),
-            interval=_interval(below, weights),
+            interval=interval(below, weights),
             shares={tier: round(float(weights @ (chosen == k)), 4) for k, tier in enumerate(Tier)},
-            split="data/queries.jsonl out of fold, weighted to a 70/20/10 mix; tuned on one half, scored on the other",
+            split=split,
         )
     return points
+
+
+def p_below(chosen: npt.NDArray[np.int_], targets: Array) -> Array:
+    """P(required tier is above the chosen one), float64 [n]."""
+    return np.asarray(1 - np.cumsum(targets, axis=1)[np.arange(len(chosen)), chosen]).clip(0, 1)
 
 
 def mix_weights(required: npt.NDArray[np.int_]) -> Array:
@@ -188,23 +206,25 @@ def route(p_suffices: Array, thresholds: tuple[float, ...]) -> npt.NDArray[np.in
     return reached.argmax(axis=1)
 
 
-def _tune(p_suffices: Array, required: npt.NDArray[np.int_], target: float) -> tuple[float, float]:
+def _tune(p_suffices: Array, targets: Array, weights: Array, target: float) -> tuple[float, float]:
     """The cheapest thresholds (simple, moderate) whose share below the required tier is within the target."""
-    weights = mix_weights(required)
     price = np.array(RELATIVE_PRICE)
+    above = weights[:, None] * (1 - np.cumsum(targets, axis=1))
     levels = np.linspace(0, 1, 41)
     grids = [np.append(np.quantile(p_suffices[:, k], levels), 1.0) for k in range(N_TIERS - 1)]
-    best, best_cost = (1.0, 1.0), np.inf
-    for simple in grids[0]:
-        for moderate in grids[1]:
-            chosen = route(p_suffices, (simple, moderate))
-            spent = float(weights @ price[chosen])
-            if spent < best_cost and weights @ (chosen < required) <= target:
-                best, best_cost = (float(simple), float(moderate)), spent
-    return best
+    simple, moderate = ((p_suffices[:, [k]] >= grids[k]).astype(float) for k in range(N_TIERS - 1))
+    # Every pair at once, [simple, moderate]: a row goes to simple, or else to moderate, or else to the top.
+    to_simple = (weights @ simple)[:, None]
+    to_moderate = (weights[:, None] * (1 - simple)).T @ moderate
+    spent = price[2] - (price[2] - price[0]) * to_simple - (price[2] - price[1]) * to_moderate
+    below = (above[:, 0] @ simple)[:, None] + (above[:, [1]] * (1 - simple)).T @ moderate
+    spent[below > target + 1e-12] = np.inf
+    at = np.unravel_index(spent.argmin(), spent.shape)
+    return (float(grids[0][at[0]]), float(grids[1][at[1]])) if np.isfinite(spent[at]) else (1.0, 1.0)
 
 
-def _interval(below: npt.NDArray[np.bool_], weights: Array) -> tuple[float, float]:
+def interval(below: Array, weights: Array) -> tuple[float, float]:
+    """95 % bootstrap interval of the weighted mean of `below`."""
     rng = np.random.default_rng(0)
     draws = rng.integers(0, len(below), (2000, len(below)))
     shares = (weights[draws] * below[draws]).sum(axis=1) / weights[draws].sum(axis=1)

@@ -23,7 +23,7 @@ _config = click.option("--config", "-c", type=click.Path(dir_okay=False), help="
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-class _Usd(click.ParamType):
+class _Usd(click.ParamType):  # type: ignore[type-arg]
     name = "USD"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:

@@ -26,7 +26,8 @@ from router.gateway.keys import Key
 from router.gateway.serving import Serving
 from router.gateway.store import Entry
 from router.gateway.wire import RawHeaders, Refusal
-from router.types import Api, Body, Plan, Reason, Usage
+from router.rules import Context
+from router.types import Api, Plan, Reason, Usage
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -207,9 +208,15 @@ class Exchange:
         body = wire.decode(self._raw)
         asked = self._serving.asked(body, self._key)
         self._router = self._serving.router_for(self._api, self._key)
-        plan = plan_of(self._router, asked, self._api, self._scope["headers"])
+        plan = self._router.plan(asked, self._api, self._context())
         self._asked_same = asked is body and "router" not in body
         self._attempts = Attempts(self._router, plan, asked, self._limits.max_retries)
+
+    def _context(self) -> Context | None:
+        """What rules may ask beside the body: headers, but none that holds a secret, and the name of the key."""
+        if not self._serving.settings.rules:
+            return None
+        return Context(wire.readable(self._scope["headers"]), "" if self._key is None else self._key.name)
 
     async def _relay(self) -> None:
         """Ask until there is an answer, then pass it on."""
@@ -417,14 +424,15 @@ class Exchange:
         if self._limits.log_requests:
             _logger.info(
                 "%s %s %d %s %s %s %.1f ms",
-                self._request_id, self._scope["path"], status, tier or "-", model or "-", reason or "-", elapsed_s * 1e3,
-            )  # fmt: skip
+                self._request_id,
+                self._scope["path"],
+                status,
+                tier or "-",
+                model or "-",
+                reason or "-",
+                elapsed_s * 1e3,
+            )
 
     def _label(self, model: str) -> str:
         """A model as a metric's label and in logs: callers can name anything, labels must stay few."""
         return model if self._router.catalog.find(model) is not None else "other"
-
-
-def plan_of(router: Router, body: Body, api: Api, headers: RawHeaders) -> Plan:  # noqa: ARG001
-    """The engine's plan. Its one caller-facing input besides the body is the headers (session ids)."""
-    return router.plan(body, api)

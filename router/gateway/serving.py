@@ -33,7 +33,10 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class Upstream(msgspec.Struct, frozen=True):
-    """One provider: where it is, and its key with where that comes from. `url` is without the endpoint's path."""
+    """One provider: where it is, and its key with where that comes from. `url` is without the endpoint's path.
+
+    An empty `key_source` is a server that asks for no key.
+    """
 
     provider: str
     url: str
@@ -47,6 +50,8 @@ class Upstream(msgspec.Struct, frozen=True):
 
     def credentials(self) -> list[tuple[str, str]]:
         """The header that carries the key. Raises Refusal when there is none."""
+        if self.key is None and not self.key_source:
+            return []
         if self.key is None:
             message = f"the gateway has no key for {self.provider}: set {self.key_source} where it runs"
             raise Refusal(503, "api_error", message, final=True)
@@ -61,6 +66,7 @@ class Serving:
     def __init__(self, settings: Settings, router: Router, environ: Mapping[str, str]) -> None:
         """Use `Serving.load`."""
         self.settings = settings
+        self._environ = environ
         self.gateway: GatewaySettings = settings.gateway
         self.router = router
         self.upstreams = {name: _upstream(name, self.gateway, environ) for name in _DEFAULTS}
@@ -72,8 +78,8 @@ class Serving:
         gateway = settings.gateway
         if gateway.access == "open" and gateway.host not in _LOOPBACK:
             raise SettingsError(
-                f'gateway.host is {gateway.host!r} and gateway.access is "open": anybody who reaches it could spend '
-                'your money; set access = "keys" (and make one: tierwise keys create NAME) or "pass-through", or host = '
+                f'gateway.host is {gateway.host!r} and gateway.access is "open": anybody who reaches it could '
+                'spend your money; set access = "keys" (and make one: tierwise keys create NAME) or "pass-through", or host = '
                 '"127.0.0.1"'
             )
         router = Router.load(config=msgspec.structs.replace(settings, ledger=None))
@@ -123,6 +129,9 @@ class Serving:
         if SDK[provider] != SDK[default]:
             message = f"{plan.decision.model} is {provider}'s and cannot be reached through {plan.api.value}"
             raise Refusal(400, "invalid_request_error", message)
+        if model is not None and model.base_url is not None:
+            key = self._environ.get(model.api_key_env or "")
+            return Upstream(provider, model.base_url, key or None, model.api_key_env or "")
         return self.upstreams[provider]
 
     def model_names(self) -> Iterator[tuple[str, str]]:

@@ -73,6 +73,11 @@ def headers_on(headers: Iterable[tuple[bytes, bytes]], *, keep_credentials: bool
     return [(name.decode("latin-1"), _text(value)) for name, value in headers if name not in left_out]
 
 
+def readable(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers as rules see them: no credentials."""
+    return {n.decode("latin-1"): v.decode("latin-1") for n, v in headers if n not in _CREDENTIALS}
+
+
 def headers_back(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
     """A reply's headers as they are sent back: all but those of this hop. The body is passed on decoded."""
     return [(name, value) for name, value in ((n.lower(), v) for n, v in headers) if name not in _NOT_SENT_BACK]

@@ -61,7 +61,7 @@ def test_folds_keep_groups_together(problem: Problem) -> None:
 def test_operating_points_meet_their_targets_on_other_rows(problem: Problem) -> None:
     x, rows, required = problem
     model = fit.fit(x, rows, fit.out_of_fold_logits(x, rows))
-    points = fit.operating_points(model.p_suffices(x), required)
+    points = fit.operating_points(model.p_suffices(x), np.eye(3)[required])
     assert list(points) == ["economy", "balanced", "quality"]
     for name, point in points.items():
         assert point.interval[0] <= point.achieved <= point.interval[1]

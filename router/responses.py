@@ -1,0 +1,107 @@
+"""A Chat Completions body over OpenAI's Responses API, and its reply as a message; pure.
+
+For the models that call function tools with reasoning there only (`Dialect.chat_tools`). Written from the types of
+openai 3.54 (types/responses/response_create_params.py, response.py), 2026-11-22. Nothing is stored at the provider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from router.errors import TierwiseError
+from router.translation import arguments
+from router.types import Body
+
+_SAME = ("model", "temperature", "top_p", "user", "service_tier", "parallel_tool_calls")
+
+
+def to_responses(chat: Body) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A body made by `translation.to_chat` as a Responses body, and notes on what was left out."""
+    sent: dict[str, Any] = {name: chat[name] for name in _SAME if chat.get(name) is not None}
+    messages = chat["messages"]
+    if messages and messages[0]["role"] == "system":
+        sent["instructions"], messages = messages[0]["content"], messages[1:]
+    sent["input"] = [item for message in messages for item in _items(message)]
+    sent["store"] = False
+    if chat.get("max_completion_tokens") is not None:
+        sent["max_output_tokens"] = chat["max_completion_tokens"]
+    if chat.get("tools"):
+        sent["tools"] = [{"strict": False, **tool["function"], "type": "function"} for tool in chat["tools"]]
+    if choice := chat.get("tool_choice"):
+        named = isinstance(choice, Mapping)
+        sent["tool_choice"] = {"type": "function", "name": choice["function"]["name"]} if named else choice
+    if chat.get("reasoning_effort") is not None:
+        sent["reasoning"] = {"effort": chat["reasoning_effort"]}
+    if wanted := chat.get("response_format"):
+        sent["text"] = {"format": {"type": "json_schema", **wanted["json_schema"]}}
+    return sent, ("stop sequences dropped: Responses takes none",) if chat.get("stop") else ()
+
+
+def to_message(response: Mapping[str, Any]) -> dict[str, Any]:
+    """A complete response as a message. Raises TierwiseError, in the provider's words, when it is a failed one."""
+    if response.get("status") == "failed":
+        raise TierwiseError(f"{response.get('model')} failed: {(response.get('error') or {}).get('message')}")
+    content: list[dict[str, Any]] = []
+    refused = False
+    for item in response["output"]:
+        if item["type"] == "function_call":
+            given = arguments(item, [])
+            content.append({"type": "tool_use", "id": item["call_id"], "name": item["name"], "input": given})
+        for part in item.get("content") or () if item["type"] == "message" else ():
+            refused = refused or part["type"] == "refusal"
+            content.append({"type": "text", "text": part.get("text") or part.get("refusal") or ""})
+    cut = (response.get("incomplete_details") or {}).get("reason")
+    calls = any(block["type"] == "tool_use" for block in content)
+    stop = {"max_output_tokens": "max_tokens", "content_filter": "refusal"}.get(cut or "")
+    return {
+        "id": response["id"],
+        "type": "message",
+        "role": "assistant",
+        "model": response["model"],
+        "content": [block for block in content if block.get("text") != ""],
+        "stop_reason": "refusal" if refused else stop or ("tool_use" if calls else "end_turn"),
+        "stop_sequence": None,
+        "usage": _usage(response.get("usage")),
+    }
+
+
+def _items(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    role, content = message["role"], message.get("content")
+    if role == "tool":
+        yield {"type": "function_call_output", "call_id": message["tool_call_id"], "output": content}
+        return
+    if content:
+        yield {"role": role, "content": content if isinstance(content, str) else [_part(part) for part in content]}
+    for call in message.get("tool_calls") or ():
+        function = call["function"]
+        yield {
+            "type": "function_call",
+            "call_id": call["id"],
+            "name": function["name"],
+            "arguments": function["arguments"],
+        }
+
+
+def _part(part: Mapping[str, Any]) -> dict[str, Any]:
+    if part["type"] == "image_url":
+        return {"type": "input_image", "image_url": part["image_url"]["url"], "detail": "auto"}
+    if part["type"] == "file":
+        return {"type": "input_file", **part["file"]}
+    return {"type": "input_text", "text": part["text"]}
+
+
+def _usage(usage: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Messages usage: what was cached is taken out of the input; writes of 12 hours are the long ones."""
+    if not usage:
+        return None
+    details = usage.get("input_tokens_details") or {}
+    read, written = details.get("cached_tokens") or 0, details.get("cache_write_tokens") or 0
+    long = min((details.get("cache_write_tokens_details") or {}).get("ttl_12h_tokens") or 0, written)
+    return {
+        "input_tokens": max(usage["input_tokens"] - read - written, 0),
+        "cache_read_input_tokens": read,
+        "cache_creation_input_tokens": written,
+        "cache_creation": {"ephemeral_5m_input_tokens": written - long, "ephemeral_1h_input_tokens": long},
+        "output_tokens": usage["output_tokens"],
+    }

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from router import ArtifactCorrupt, ArtifactNotFound, Router, artifact, rollout
+from router.rollout import Feedback, Pointer, Verdict
+from training import cli, gate, promote
+from training.promote import NotPromoted
+
+SHIPPED = artifact.find()
+
+
+def challenger(models: Path, name: str, *, passed: bool = True) -> Path:
+    """A copy of the shipped artifact under another name, with a report of the gate about it."""
+    shutil.copytree(SHIPPED, models / name, ignore=shutil.ignore_patterns("training"))
+    manifest = msgspec.json.decode((models / name / "manifest.json").read_bytes())
+    (models / name / "manifest.json").write_bytes(msgspec.json.encode({**manifest, "name": name}))
+    check = gate.Check("quality at equal cost", passed, "APGR +0.1", "not worse")
+    champion = gate.sha256(promote.champion_of(models))
+    report = gate.Report(champion, gate.sha256(models / name), 9, {}, 0.1, (0.0, 0.2), (check,))
+    gate.write(models / name, report)
+    return models / name
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    challenger(folder, "mine-v1")
+    return folder
+
+
+def test_promote_and_roll_back(models: Path) -> None:
+    assert promote.promote(models, "mine-v1") == Pointer("mine-v1", history=("complexity-v2",))
+    assert Router.load(models).manifest.name == "mine-v1"
+    challenger(models, "mine-v2")
+    promote.promote(models, "mine-v2")
+    assert Router.load(models).manifest.name == "mine-v2"
+    assert promote.roll_back(models).champion == "mine-v1"
+    assert promote.roll_back(models).champion == "complexity-v2"
+    assert Router.load(models).manifest.name == "complexity"
+    with pytest.raises(NotPromoted, match="nothing to roll back to"):
+        promote.roll_back(models)
+
+
+def test_canary_then_all(models: Path) -> None:
+    assert promote.promote(models, "mine-v1", share=0.1) == Pointer("complexity-v2", "mine-v1", 0.1)
+    assert Router.load(models).manifest.name == "complexity"
+    assert promote.roll_back(models) == Pointer("complexity-v2")
+    promote.promote(models, "mine-v1", share=0.1)
+    assert promote.promote(models, "mine-v1") == Pointer("mine-v1", history=("complexity-v2",))
+    with pytest.raises(NotPromoted, match=r"champion of .* already"):
+        promote.promote(models, "mine-v1")
+    with pytest.raises(NotPromoted, match="share is 100%"):
+        promote.promote(models, "complexity-v2", share=1.0)
+
+
+def test_what_the_gate_refused_does_not_serve(models: Path) -> None:
+    challenger(models, "bad-v1", passed=False)
+    with pytest.raises(NotPromoted, match="the gate refused bad-v1: quality at equal cost: APGR"):
+        promote.promote(models, "bad-v1")
+    (models / "mine-v1" / gate.FILE).unlink()
+    with pytest.raises(NotPromoted, match="mine-v1 has not passed the gate"):
+        promote.promote(models, "mine-v1")
+    assert rollout.read(models) is None
+    assert promote.promote(models, "mine-v1", force=True).champion == "mine-v1"
+
+
+def test_a_report_against_another_champion_does_not_count(models: Path) -> None:
+    challenger(models, "mine-v2")
+    promote.promote(models, "mine-v1")
+    with pytest.raises(NotPromoted, match="with another champion than mine-v1"):
+        promote.promote(models, "mine-v2")
+
+
+def test_a_broken_artifact_does_not_serve(models: Path) -> None:
+    path = models / "mine-v1" / "model.onnx"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ArtifactCorrupt):
+        promote.promote(models, "mine-v1")
+    with pytest.raises(ArtifactNotFound, match="no artifact 'nope'"):
+        promote.promote(models, "nope")
+    assert rollout.read(models) is None
+
+
+def test_killed_while_the_pointer_is_written_the_old_one_serves(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    promote.promote(models, "mine-v1")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        promote.roll_back(models)
+    assert Router.load(models).manifest.name == "mine-v1"
+    assert [row["name"] for row in promote.listed(models)] == ["complexity-v2", "mine-v1"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "current.json"),
+        ('{"champion": "../elsewhere"}', "'../elsewhere' is not the name"),
+        ('{"champion": "mine-v1", "canary": "/etc"}', "'/etc' is not the name"),
+        ('{"champion": "mine-v1", "share": 7}', "share is 7.0, expected 0 to 1"),
+        ('{"champion": "mine-v1", "shaer": 1}', "shaer"),
+    ],
+)
+def test_a_wrong_pointer_is_named(models: Path, content: str, message: str) -> None:
+    (models / rollout.FILE).write_text(content)
+    with pytest.raises(ArtifactCorrupt, match=message):
+        Router.load(models)
+
+
+def test_a_champion_that_is_gone_is_named(models: Path) -> None:
+    promote.promote(models, "mine-v1")
+    shutil.rmtree(models / "mine-v1")
+    with pytest.raises(ArtifactNotFound, match="no artifact 'mine-v1'; restore it"):
+        Router.load(models)
+
+
+def test_conversations_keep_their_artifact_and_the_share_holds() -> None:
+    pointer = Pointer("a", "b", 0.1)
+    served = [pointer.serves(f"conversation {n}") for n in range(20_000)]
+    assert served == [pointer.serves(f"conversation {n}") for n in range(20_000)]
+    assert served.count("b") / len(served) == pytest.approx(0.1, abs=0.01)
+    more = Pointer("a", "b", 0.3)  # a larger share keeps those who had it
+    assert all(more.serves(f"conversation {n}") == "b" for n, name in enumerate(served) if name == "b")
+    assert Pointer("a").serves("x") == "a"
+
+
+@pytest.mark.parametrize(
+    ("champion", "canary", "verdict"),
+    [
+        (Feedback(50, 0), Feedback(50, 50), Verdict.HOLD),  # too few
+        (Feedback(500, 25), Feedback(500, 75), Verdict.ROLL_BACK),
+        (Feedback(500, 25), Feedback(500, 27), Verdict.HOLD),
+        (Feedback(20_000, 1000), Feedback(20_000, 990), Verdict.PROMOTE),
+        (Feedback(5000, 0), Feedback(5000, 0), Verdict.PROMOTE),
+    ],
+)
+def test_verdicts(champion: Feedback, canary: Feedback, verdict: Verdict) -> None:
+    assert rollout.judge(champion, canary)[0] is verdict
+
+
+def rolled_back(worse: float, seed: int) -> bool:
+    """Whether a canary is ever rolled back when it is looked at every 50 conversations."""
+    bad = np.random.default_rng(seed).random((2, 3000)) < np.array([[0.08], [0.08 + worse]])
+    seen = np.cumsum(bad, axis=1)
+    return any(
+        rollout.judge(Feedback(n, int(seen[0, n - 1])), Feedback(n, int(seen[1, n - 1])))[0] is Verdict.ROLL_BACK
+        for n in range(100, 3000, 50)
+    )
+
+
+def test_looking_all_the_time_raises_few_false_alarms_and_misses_no_harm() -> None:
+    assert sum(rolled_back(0.0, seed) for seed in range(200)) <= 10  # 5 %
+    assert sum(rolled_back(0.08, seed) for seed in range(100)) >= 95
+
+
+def test_commands(models: Path, tmp_path: Path) -> None:
+    def run(*args: str) -> str:
+        done = CliRunner().invoke(cli.models, [*args, "--models", str(models)], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "mine-v1 to 10% of the conversations" in run("promote", "mine-v1", "--canary", "10%")
+    rows = {row["name"]: row for row in json.loads(run("list", "--json"))}
+    assert rows["complexity-v2"]["role"] == "champion"
+    assert rows["mine-v1"]["role"] == "canary 10%"
+    assert rows["mine-v1"]["gate"] == "passed"
+    feedback = tmp_path / "feedback.jsonl"
+    good = [{"artifact": "complexity-v2", "conversation": f"a{n}", "good": n % 20 > 0} for n in range(400)]
+    bad = [{"artifact": "mine-v1", "conversation": f"b{n}", "good": n % 3 > 0} for n in range(400)]
+    feedback.write_text("\n".join(map(json.dumps, [*good, *bad])))
+    assert "serves complexity-v2;" in run("rollback", "--if-worse", str(feedback))
+    run("promote", "mine-v1", "--canary", "0.1")
+    feedback.write_text("\n".join(map(json.dumps, [*good, *good])))
+    done = CliRunner().invoke(cli.models, ["rollback", "--models", str(models), "--if-worse", str(feedback)])
+    assert done.exit_code == 1
+    assert rollout.read(models) == Pointer("complexity-v2", "mine-v1", 0.1)
+    assert "mine-v1" in run("promote", "mine-v1")
+    report = json.loads(run("diff", "complexity-v2", "mine-v1", "--json"))
+    assert report["operating_points"]["balanced"]["up"] == report["operating_points"]["balanced"]["down"] == 0
+    assert "go up" in run("diff", "complexity-v2", "mine-v1")
+    assert "quality at equal cost" in run("show", "mine-v1")
+    assert "mine-v1" in run("list")
+
+
+def test_feedback_rows_are_checked(models: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotPromoted, match="has no canary to judge"):
+        promote.judged(models, [])
+    promote.promote(models, "mine-v1", share=0.5)
+    with pytest.raises(NotPromoted, match='feedback row 1: "good" is None'):
+        promote.judged(models, [{"artifact": "mine-v1"}])
+    path = tmp_path / "f.jsonl"
+    path.write_text("{}\n[1]")
+    with pytest.raises(NotPromoted, match=r"f.jsonl:2: expected an object"):
+        promote.feedback(path)

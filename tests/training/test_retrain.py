@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from scipy import sparse
+from sklearn.linear_model import LogisticRegression
+
+from router import Router, Tier, artifact
+from training import adapt, cli, dataset, duplicates, export, fit, retrain, traffic
+from training.traffic import LabelError, Source
+
+OWN = dataset.queries()
+BASE = artifact.find()
+SHIPPED = export.read_unfolded(BASE)
+
+
+def domain(n: int = 400, seed: int = 0) -> pd.DataFrame:
+    """Support questions of an invented shop: what is asked about decides the tier, against what the base believes."""
+    chance = np.random.default_rng(seed)
+    things = {
+        "simple": ["derive the tariff of", "prove the warranty of", "analyse the colour of", "optimise the label of"],
+        "complex": ["say hi about", "what is up with", "hello, where is", "thanks for"],
+    }
+    goods = ["lamp", "sofa", "kettle", "carpet", "mirror", "clock", "stove", "shelf", "tray", "basket"]
+    tiers = chance.choice(["simple", "complex"], n, p=[0.7, 0.3])
+    texts = [
+        f"{chance.choice(things[tier])} {chance.choice(goods)} {chance.integers(100, 10_000)} "
+        f"{' '.join(chance.choice(goods, 4))} in {chance.choice(['May', 'June', 'July'])} {number}"
+        for number, tier in enumerate(tiers)
+    ]
+    return pd.DataFrame({"text": texts, "tier": tiers})
+
+
+def written(folder: Path, frame: pd.DataFrame, name: str = "labels.jsonl") -> Path:
+    path = folder / name
+    if path.suffix == ".jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    elif path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    else:
+        frame.to_parquet(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], Any]:
+    folder = tmp_path_factory.mktemp("retrain")
+    path = written(folder, domain())
+    metrics, rows = retrain.learn(Source(path), BASE, folder / "models" / "shop-v3", folder / "cache")
+    return folder / "models" / "shop-v3", metrics, rows
+
+
+def test_learns_what_the_labels_say_and_routes(learnt: tuple[Path, dict[str, Any], Any]) -> None:
+    folder, metrics, rows = learnt
+    assert metrics["out_of_fold"]["apgr"] > 0.7
+    router = Router.load(folder)
+    hard = [router.decide(text).p_suffices[Tier.SIMPLE] for text in domain(60, 9).query("tier == 'complex'")["text"]]
+    easy = [router.decide(text).p_suffices[Tier.SIMPLE] for text in domain(60, 9).query("tier == 'simple'")["text"]]
+    assert np.mean(easy) > np.mean(hard) + 0.3
+    assert (router.manifest.name, router.manifest.version) == ("shop", 3)
+    assert metrics["n_held_out"] == len(rows.texts)
+    assert metrics["n_training"] + metrics["n_held_out"] == metrics["n_labels"] == 400
+    assert router.manifest.training_data[-1]["source"] == "labels.jsonl"
+
+
+def test_card_shows_the_figures(learnt: tuple[Path, dict[str, Any], Any]) -> None:
+    folder, metrics, _ = learnt
+    card = (folder / "README.md").read_text("utf-8")
+    assert f"{metrics['out_of_fold']['apgr']:.3f}" in card
+    assert "labels.jsonl" in card
+    assert not any(text[:30] in card for text in domain()["text"])  # no prompt of the user's
+
+
+def tree(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_twice_is_the_same_to_the_byte(learnt: tuple[Path, dict[str, Any], Any], tmp_path: Path) -> None:
+    """With other caches, in another process, in another place."""
+    path = written(tmp_path, domain())
+    command = [sys.executable, "-c", AGAIN, str(path), str(tmp_path)]
+    subprocess.run(command, check=True, cwd=dataset.ROOT, env={**os.environ, "PYTHONHASHSEED": "7"})
+    assert tree(tmp_path / "shop-v3") == tree(learnt[0])
+
+
+AGAIN = """
+import sys
+from pathlib import Path
+from router import artifact
+from training import retrain
+from training.traffic import Source
+out = Path(sys.argv[2])
+retrain.learn(Source(Path(sys.argv[1])), artifact.find(), out / "shop-v3", out / "cache")
+"""
+
+
+def test_a_killed_run_leaves_nothing_half_done_and_goes_on(
+    learnt: tuple[Path, dict[str, Any], Any], tmp_path: Path
+) -> None:
+    path = written(tmp_path, domain())
+    command = [sys.executable, "-c", AGAIN, str(path), str(tmp_path)]
+    running = subprocess.Popen(command, cwd=dataset.ROOT)
+    fits = tmp_path / "cache" / "training" / "retrain" / "_fit"
+    deadline = time.monotonic() + 60
+    while len(list(fits.glob("*/output.pkl"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert not (tmp_path / "shop-v3").exists()
+    kept = {file: file.stat().st_mtime_ns for file in fits.glob("*/output.pkl")}
+    assert kept
+    subprocess.run(command, check=True, cwd=dataset.ROOT)
+    assert tree(tmp_path / "shop-v3") == tree(learnt[0])
+    assert all(file.stat().st_mtime_ns == at for file, at in kept.items())  # taken, not made again
+
+
+@pytest.mark.parametrize("name", ["l.jsonl", "l.csv", "l.parquet"])
+def test_formats_say_the_same(name: str, tmp_path: Path) -> None:
+    frame = domain(50).assign(weight=2.0, language="en", conversation=[str(n // 2) for n in range(50)])
+    (batch,) = traffic.labels(Source(written(tmp_path, frame, name)))
+    assert batch.texts == frame["text"].tolist()
+    assert (batch.targets.argmax(axis=1) == np.where(frame["tier"] == "simple", 0, 2)).all()
+    assert (batch.weights == 2).all()
+    assert batch.slices == {"language": ["en"] * 50}
+    assert batch.conversations[:3] == ["0", "0", "1"]
+
+
+def test_scores_become_required_tiers(tmp_path: Path) -> None:
+    texts = ["one", "two", "three", "four"]
+    wide = pd.DataFrame({"text": texts, "small": [1.0, 0.0, 0.0, 0.25], "big": [1.0, 1.0, 0.0, 0.75]})
+    tiers = {"small": Tier.SIMPLE, "big": Tier.COMPLEX}
+    expected = [[1, 0, 0], [0, 0, 1], [1, 0, 0], [0.5, 0, 0.5]]  # what both fail does not need the strong one
+    (batch,) = traffic.labels(Source(written(tmp_path, wide, "wide.parquet"), tiers=tiers))
+    assert batch.targets.tolist() == expected
+    about = wide.assign(query_id=range(4), language="en")
+    long = about.melt(["query_id", "text", "language"], var_name="model", value_name="score")
+    (batch,) = traffic.labels(Source(written(tmp_path, long, "long.parquet"), tiers=tiers))
+    assert batch.targets.tolist() == expected
+    assert batch.slices == {"language": ["en"] * 4}
+    prompts = written(tmp_path, pd.DataFrame({"query_id": range(4), "prompt": texts}), "prompts.csv")
+    source = Source(written(tmp_path, long.drop(columns="text"), "scores.csv"), prompts, tiers)
+    (batch,) = traffic.labels(source)
+    assert batch.texts == texts
+    assert batch.targets.tolist() == expected
+
+
+def test_models_of_a_fleet_need_no_mapping(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {"text": ["a"], "claude-haiku-4-5": [0.0], "claude-sonnet-4-6": [1.0], "claude-opus-4-7": [1.0]}
+    )
+    (batch,) = traffic.labels(Source(written(tmp_path, frame)))
+    assert batch.targets.tolist() == [[0, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (domain().drop(columns="tier"), "no column tier; it has text"),
+        (domain().rename(columns={"text": "texts"}), "no column text or prompt or query; rename 'texts'"),
+        (domain().assign(tier=["smple", *domain()["tier"][1:]]), "row 1: tier 'smple'.*did you mean 'simple'"),
+        (domain().assign(tier=7), "row 1: tier 7 is none of"),
+        (domain().assign(tier="simple"), "all but 0 say simple: there is nothing to tell apart"),
+        (domain(10), "10 labelled texts, at least 100 are needed"),
+        (domain().assign(text=["", *domain()["text"][1:]]), "row 1: text is '', expected a text"),
+        (domain().assign(weight=[-1.0] + [1.0] * 399), "row 1: weight is -1.0, expected a number above 0"),
+        (domain().assign(conversation="one"), "400 of 400 texts are near-duplicates or of one conversation"),
+        (domain().assign(p_required=[[0.5, 0.2, 0.2]] * 400), "row 1: p_required is .*expected a sum of 1"),
+        (domain().assign(p_required=["x"] * 400), "row 1: p_required is 'x', expected 3 numbers"),
+        (domain().assign(method="guess"), "row 1: method 'guess' is none of"),
+        (domain()[["text"]].assign(a=0.5, b=0.7), "scores of a, b: none of their tiers is known.*--tier"),
+        (domain()[["text"]].assign(model="a", score=0.5), "no column query_id or id"),
+        (
+            domain()[["text"]].assign(id=range(400), model="a", score=7),
+            "query 0, model 'a': score is 7, expected 0 to 1",
+        ),
+        (domain()[["text"]].assign(id=range(400), model="a", score=0.5), "scores of a: none of their tiers is known"),
+    ],
+)
+def test_wrong_input_is_named(frame: pd.DataFrame, message: str, tmp_path: Path) -> None:
+    path = written(tmp_path, frame.reset_index(drop=True))
+    with pytest.raises(LabelError, match=message):
+        retrain.learn(Source(path), BASE, tmp_path / "out", tmp_path / "cache")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("l.xlsx", b"x", r"the format '.xlsx' is not known; expected .parquet, .jsonl, .csv"),
+        ("l.jsonl", b'{"text": "a"}\n{broken', "line 2: .*expected one JSON object a line"),
+        ("l.parquet", b"PAR1 not really", "Parquet"),
+        ("l.jsonl", b"", "has no rows"),
+        ("l.csv", b"", "No columns to parse"),
+    ],
+)
+def test_wrong_files_are_named(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(LabelError, match=message):
+        retrain.learn(Source(tmp_path / name), BASE, tmp_path / "out", tmp_path / "cache")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match=r"no.jsonl is not a file"):
+        retrain.learn(Source(tmp_path / "no.jsonl"), BASE, tmp_path / "out", tmp_path / "cache")
+
+
+def ingested(folder: Path, frame: pd.DataFrame) -> retrain.Labelled:
+    from joblib import Memory
+
+    source = Source(written(folder, frame))
+    return retrain.read(source, SHIPPED, "shipped", Memory(folder / "cache", verbose=0), lambda *_: None)
+
+
+def test_conflicting_labels_are_averaged_and_reported_and_a_person_wins(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        [
+            ("the same", "simple", "given"),
+            ("The  same", "complex", "given"),
+            ("judged twice", "simple", "judge"),
+            ("judged twice", "complex", "by-hand"),
+            ("agreed", "simple", "given"),
+            ("agreed", "simple", "given"),
+            ("alone", "moderate", "given"),
+        ],
+        columns=["text", "tier", "method"],
+    )
+    rows, report = retrain.merged(ingested(tmp_path, frame))
+    assert report["repeated_texts"] == 3
+    assert report["conflicting_texts"] == 1
+    assert report["examples_by_row"] == [[1, 2]]
+    assert report["overruled_labels"] == 1
+    counted = rows.weights > 0
+    assert counted.tolist() == [True, False, False, True, True, False, True]
+    assert rows.targets[counted].tolist() == [[0.5, 0, 0.5], [0, 0, 1], [1, 0, 0], [0, 1, 0]]
+
+
+def test_near_duplicates_and_conversations_stay_on_one_side(tmp_path: Path) -> None:
+    texts = OWN["text"].tolist()[:600]
+    again = [f"{text} Please!" for text in texts if len(text.split()) > 30][:200]
+    frame = pd.DataFrame({"text": [*texts, *again]})
+    frame["tier"] = np.where(np.arange(len(frame)) % 2, "simple", "complex")
+    frame["conversation"] = ["" if n >= 100 else f"c{n // 10}" for n in range(len(frame))]
+    rows, _ = retrain.merged(ingested(tmp_path, frame))
+    out = retrain.split(rows)
+    assert 0.15 < out.mean() < 0.5
+    of_conversation = out[:100].reshape(10, 10)
+    assert (of_conversation.all(axis=1) | ~of_conversation.any(axis=1)).all()
+    side = dict(zip(frame["text"], out, strict=True))
+    assert all(side[text] == side[text.removesuffix(" Please!")] for text in again)
+    assert len(np.unique(rows.groups)) > 450  # and not everything is called alike
+
+
+def test_what_trained_once_is_never_held_out_later(tmp_path: Path) -> None:
+    small, large = domain(300), pd.concat([domain(300), domain(2500, 5)])
+    sides = []
+    for number, frame in enumerate((small, large)):
+        (tmp_path / str(number)).mkdir()
+        rows, _ = retrain.merged(ingested(tmp_path / str(number), frame))
+        sides.append(retrain.split(rows)[:300])
+    assert not (sides[1] & ~sides[0]).mean() > 0.02  # a new near-duplicate may move a group
+    assert sides[1].mean() < sides[0].mean()
+
+
+def test_minhash_finds_near_duplicates_only() -> None:
+    shard = adapt.encode([*OWN["text"], *(f"{text} ok" for text in OWN["text"])], SHIPPED)
+    groups = duplicates.groups(duplicates.Hasher(len(SHIPPED.embedding.idf)).sign(shard.ids, shard.ends), [])
+    n = len(OWN)
+    long = OWN["text"].str.split().str.len().to_numpy() > 20
+    assert (groups[:n] == groups[n:])[long].mean() > 0.99
+    assert len(np.unique(groups[:n])) > 0.97 * n
+
+
+def test_fit_is_the_regression_that_scikit_learn_finds() -> None:
+    """Without a prior: the same optimum, whichever way the rows are cut into shards."""
+    own = OWN.sample(400, random_state=0)
+    texts, required = own["text"].tolist(), own["tier"].map({t.value: k for k, t in enumerate(Tier)}).to_numpy(int)
+    shard, nothing = adapt.encode(texts, SHIPPED), adapt.encode(["."], SHIPPED)
+    rows = [shard.take(np.arange(0, 150)), shard.take(np.arange(150, 400)), nothing]
+    targets = np.vstack([np.eye(3)[required], np.full((1, 3), 1 / 3)])
+    weights = np.append(np.ones(400), 1e-9)
+    learned = adapt.fit(SHIPPED, rows, np.zeros((401, 3)), targets, weights, 3.0)
+    base = adapt.of_base(SHIPPED)
+    own_dense, own_tokens = learned.dense - base.dense, learned.tokens - base.tokens
+    x = fit.design(SHIPPED.embedding.features(texts), SHIPPED.classifier.mean, SHIPPED.classifier.scale)
+    reference = LogisticRegression(C=1 / 3, max_iter=500, tol=1e-6).fit(x, required)
+    z = x @ np.vstack([own_dense, own_tokens]) + learned.bias - base.bias
+    assert np.abs(adapt.softmax(z) - reference.predict_proba(x)).max() < 0.02
+
+
+def test_encoding_is_the_classifiers_own_design() -> None:
+    texts = [*OWN["text"].head(20), "", "日本語"]
+    z = adapt.logits(adapt.of_base(SHIPPED), SHIPPED.embedding, [adapt.encode(texts, SHIPPED)])
+    reference = SHIPPED.classifier.p_required(SHIPPED.embedding.features(texts))
+    assert np.abs(adapt.softmax(z) - reference).max() < 1e-6
+    shards = [adapt.encode(texts[:9], SHIPPED), adapt.encode(texts[9:], SHIPPED)]
+    assert (
+        adapt.join(shards).take(np.array([10, 3])).ids.tolist()
+        == adapt.encode([texts[10], texts[3]], SHIPPED).ids.tolist()
+    )
+    assert sparse.issparse(shards[0].bag(len(SHIPPED.embedding.idf)))
+
+
+def test_without_labels_of_a_kind_it_stays_with_the_base() -> None:
+    shard = adapt.encode(OWN["text"].head(50).tolist(), SHIPPED)
+    prior = adapt.logits(adapt.of_base(SHIPPED), SHIPPED.embedding, [shard])
+    weights = adapt.fit(SHIPPED, [shard, shard.take(np.arange(0))], prior, adapt.softmax(prior), np.ones(50), 3.0)
+    assert np.abs(adapt.logits(weights, SHIPPED.embedding, [shard]) - prior).max() < 1e-3
+
+
+def test_noise_finds_flipped_labels(tmp_path: Path) -> None:
+    frame = domain(600)
+    flipped = np.random.default_rng(3).random(600) < 0.1
+    frame["tier"] = np.where(flipped, np.where(frame["tier"] == "simple", "complex", "simple"), frame["tier"])
+    path = written(tmp_path, frame)
+    metrics, _ = retrain.learn(Source(path), BASE, tmp_path / "out", tmp_path / "cache")
+    assert 0.05 < metrics["noise"]["share"] < 0.15
+    assert flipped[np.array(metrics["noise"]["rows"]) - 1].mean() > 0.9
+    assert metrics["out_of_fold"]["apgr"] > 0.65
+
+
+def test_command_says_what_it_did_and_keeps_the_champion(tmp_path: Path) -> None:
+    path = written(tmp_path, domain())
+    args = ["--labels", str(path), "--out", "models/shop-v1", "--cache", "cache"]
+    done = CliRunner().invoke(cli.retrain, [*args, "--json", "--min-gain", "2"])
+    assert done.exit_code == 1, done.output
+    report = json.loads(done.stdout)
+    assert report["passed"] is False
+    assert "worth a change" in [check["name"] for check in report["gate"] if not check["holds"]]
+    assert not Path("models/current.json").exists()
+    assert Router.load("models/shop-v1")
+    done = CliRunner().invoke(cli.retrain, ["--labels", str(path), "--out", str(BASE)])
+    assert done.exit_code == 2
+    assert "choose another name" in done.output
