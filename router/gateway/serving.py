@@ -79,8 +79,8 @@ class Serving:
         if gateway.access == "open" and gateway.host not in _LOOPBACK:
             raise SettingsError(
                 f'gateway.host is {gateway.host!r} and gateway.access is "open": anybody who reaches it could '
-                'spend your money; set access = "keys" (and make one: tierwise keys create NAME) or "pass-through", or host = '
-                '"127.0.0.1"'
+                'spend your money; set access = "keys" (and make one: tierwise keys create NAME) or "pass-through", '
+                'or host = "127.0.0.1"'
             )
         router = Router.load(config=msgspec.structs.replace(settings, ledger=None))
         serving = cls(settings, router, os.environ if environ is None else environ)
