@@ -1,4 +1,4 @@
-"""The gateway in a thread or a process of its own, before the embedded upstream or one that says exactly what it is told."""
+"""The gateway in a thread or a process, before the embedded upstream or one that says exactly what it is told."""
 
 from __future__ import annotations
 
