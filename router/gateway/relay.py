@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
+from router import dialect
 from router import usage as usages
 from router.attempts import Attempts
 from router.engine import Router, unasked
@@ -106,6 +107,7 @@ class Exchange:
         self._router: Router
         self._attempts: Attempts | None = None
         self._hides_usage = False
+        self._changes: tuple[str, ...] = ()
         self._response: aiohttp.ClientResponse | None = None
         self._begun = False
         self._recorded = False
@@ -289,9 +291,12 @@ class Exchange:
         """What is sent: the caller's own bytes for a named model, else the planned body."""
         if plan.decision.reason is Reason.EXPLICIT_MODEL:
             return self._raw if self._asked_same else wire.encode(plan.body)
+        body: Any = plan.body
         if self._endpoint.counts_only:
-            return wire.encode({**unasked(wire.decode(self._raw)), "model": plan.decision.model})
-        body = plan.body
+            body = {**unasked(wire.decode(self._raw)), "model": plan.decision.model}
+        body, self._changes = dialect.adapt(
+            body, plan.api, self._router.catalog.find(plan.decision.model), self._version()
+        )
         if plan.api is Api.CHAT and body.get("stream"):
             options = body.get("stream_options")
             options = options if isinstance(options, dict) else {}
@@ -385,9 +390,16 @@ class Exchange:
         }
         return [(n, v.encode()) for n, v in values.items() if v and v.isascii() and v.isprintable()]
 
+    def _version(self) -> str | None:
+        """The caller's anthropic-version."""
+        headers = self._scope["headers"]
+        return next((value.decode("latin-1") for name, value in headers if name == b"anthropic-version"), None)
+
     def _usage(self, reply: Any) -> Usage:
+        if not isinstance(reply, dict) or not isinstance(reply.get("usage"), dict):
+            return usages.UNREPORTED
         try:
-            return usages.read(reply, self._attempts.plan.api) if isinstance(reply, dict) else usages.UNREPORTED  # type: ignore[union-attr]
+            return usages.read(reply, self._attempts.plan.api)  # type: ignore[union-attr]
         except (TypeError, ValueError):  # counts that are no numbers
             return usages.UNREPORTED
 
@@ -406,7 +418,9 @@ class Exchange:
         whose = () if key is None else (f"key {key.name}",)
         try:
             record = self._router.record(
-                self._attempts.plan, usage, (*self._attempts.notes, *notes, f"request {self._request_id}", *whose)
+                self._attempts.plan,
+                usage,
+                (*self._attempts.notes, *self._changes, *notes, f"request {self._request_id}", *whose),
             )
             self._gateway.keep(Entry(self._request_id, record, None if key is None else key.id))
         except Exception as exc:  # the provider has answered and will bill: the reply must reach the caller

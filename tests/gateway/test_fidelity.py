@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from router.offline import Upstream
 from tests.gateway.conftest import HELLO, STREAM_HEAD, Exact, Serve, wait_for, whole
 
 NAMED = {**HELLO, "model": "claude-sonnet-4-6"}
@@ -178,3 +179,12 @@ def test_a_redirect_is_not_followed(serve: Serve) -> None:
     with Exact([whole(b"", "307 Temporary Redirect", "location: http://127.0.0.1:1/")]) as upstream:
         reply = serve(upstream.url).post("/v1/messages", NAMED)
     assert (reply.status_code, reply.headers["location"]) == (307, "http://127.0.0.1:1/")
+
+
+def test_what_the_chosen_model_does_not_take_is_adapted_and_noted(serve: Serve, upstream: Upstream) -> None:
+    """The caller of "auto" cannot know which model it will be."""
+    gateway = serve(upstream.url)
+    reply = gateway.post("/v1/chat/completions", {**HELLO, "model": "auto", "temperature": 0.3})
+    assert reply.status_code == 200, reply.text
+    assert upstream.requests[0]["max_completion_tokens"] == HELLO["max_tokens"]
+    assert "max_tokens sent as max_completion_tokens" in gateway.records(1)[0]["notes"]
