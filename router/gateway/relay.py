@@ -186,25 +186,24 @@ class Exchange:
                 raise Refusal(415, "invalid_request_error", "send the body without content-encoding")
             if name == b"content-length" and int(value) > limits.max_body_bytes:
                 raise Refusal(413, "request_too_large", f"the body exceeds {limits.max_body_bytes} bytes")
-        message = await self._receive()
-        if not message.get("more_body"):
-            return message.get("body", b"")  # type: ignore[no-any-return]
-        parts, size = [message.get("body", b"")], len(message.get("body", b""))
+        parts: list[bytes] = []
+        size, more = 0, True
         try:
             async with asyncio.timeout(limits.idle_timeout_s) as deadline:
-                while message.get("more_body"):
+                while more and size <= limits.max_body_bytes:
                     message = await self._receive()
                     if message["type"] == "http.disconnect":
                         self._caller_left = True
                         raise asyncio.CancelledError
-                    deadline.reschedule(asyncio.get_running_loop().time() + limits.idle_timeout_s)
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
-                    if size > limits.max_body_bytes:
-                        raise Refusal(413, "request_too_large", f"the body exceeds {limits.max_body_bytes} bytes")
+                    if more := message.get("more_body", False):
+                        deadline.reschedule(asyncio.get_running_loop().time() + limits.idle_timeout_s)
         except TimeoutError:
             raise Refusal(408, "timeout_error", f"no more of the body came for {limits.idle_timeout_s:g} s") from None
-        return b"".join(parts)
+        if size > limits.max_body_bytes:
+            raise Refusal(413, "request_too_large", f"the body exceeds {limits.max_body_bytes} bytes")
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _plan(self) -> None:
         body = wire.decode(self._raw)
