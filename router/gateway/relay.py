@@ -113,6 +113,7 @@ class Exchange:
         self._recorded = False
         self._body_read = False
         self._caller_left = False
+        self._cut_off = ""
         self._watching: asyncio.TimerHandle
         self._watcher: asyncio.Future[None] | None = None
         self._meter: usages.Meter | None = None
@@ -142,12 +143,13 @@ class Exchange:
             metrics.refused("invalid_request_error")
             await self._refuse(Refusal(400, "invalid_request_error", str(exc)))
         except asyncio.CancelledError:
-            if not self._caller_left:
-                raise
             task = asyncio.current_task()
             if task is not None:
                 task.uncancel()
-            metrics.refused("caller_left")
+            self._cut_off = "the caller left" if self._caller_left else "the gateway was stopped"
+            metrics.refused("caller_left" if self._caller_left else "stopped")
+            if not self._caller_left:
+                await self._refuse(Refusal(503, "api_error", "the gateway is stopping", retry_after_s=1))
         except Exception as exc:
             _logger.error("a bug of the gateway's, request %s", self._request_id, exc_info=exc)
             await self._refuse(Refusal(500, "api_error", "a bug of the gateway's; its log says more"))
@@ -157,9 +159,9 @@ class Exchange:
                 self._watcher.cancel()
             if self._response is not None:
                 self._response.close()
-            if self._caller_left and not self._recorded and self._attempts is not None and self._response is not None:
+            if self._cut_off and not self._recorded and self._attempts is not None and self._response is not None:
                 usage = usages.UNREPORTED if self._meter is None else self._meter.usage()
-                self._record(usage, ("the caller left before the end: usage is what had been reported",))
+                self._record(usage, (f"{self._cut_off} before the end: usage is what had been reported",))
 
     def _start_watching(self, serving: asyncio.Task[Any] | None) -> None:
         if self._body_read:

@@ -57,19 +57,29 @@ class Server(uvicorn.Server):
         self.should_exit = self.gateway.draining = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and take SIGHUP from then on."""
+        """Take SIGHUP, then listen."""
+        with suppress(ValueError, NotImplementedError, RuntimeError):  # not in the main thread: a test
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         await super().startup(sockets)
         if not self.started:
             return
         gc.collect()
         gc.freeze()  # the classifier's vocabulary and the catalog stay: no need to look at them again
         gc.set_threshold(10_000, 10, 20)
-        with suppress(ValueError, NotImplementedError, RuntimeError):  # not in the main thread: a test
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         settings = self.gateway.serving.gateway
         for listener in self.servers[0].sockets if self.servers else ():
             host, port = listener.getsockname()[:2]
             _logger.warning("listening on http://%s:%d, access %s", host, port, settings.access)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's; after a second signal, too, what runs leaves its records and the journal is closed."""
+        await super().shutdown(sockets)
+        if self.force_exit:
+            if tasks := list(self.server_state.tasks):
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks, timeout=1)
+            await self.lifespan.shutdown()
 
     def _reload(self) -> None:
         self._reloading = asyncio.ensure_future(self.gateway.reload())
@@ -84,6 +94,7 @@ def log_to_stderr() -> None:
 def serve(load: Callable[[], Serving]) -> None:
     """Run until stopped. Raises SettingsError when the address cannot be listened on."""
     log_to_stderr()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server takes it: what it asks for is being read
     gateway = Gateway(load)
     settings = gateway.serving.gateway
     server = Server(gateway)
