@@ -111,7 +111,7 @@ def read(body: Body, headers: Mapping[str, str] | None = None) -> Task:
         n_chars=_n_chars(body),
         has_images=any(_has_image(m.get("content")) for m in messages),
         has_tools=bool(body.get("tools")),
-        session=named.get(SESSION_HEADER, ""),
+        session="/".join(named[name] for name in (SESSION_HEADER, *_AGENT_HEADERS) if named.get(name)),
         in_trouble=_in_trouble(turns, asks, state),
     )
 
