@@ -45,6 +45,11 @@ def cost(usage: Usage, model: Model | None, on: dt.date) -> Decimal | None:
     return total / _MTOK
 
 
+def day(at_s: float) -> dt.date:
+    """The day (UTC) whose prices hold at a time in seconds since the epoch."""
+    return dt.datetime.fromtimestamp(at_s, dt.UTC).date()
+
+
 @dataclass(slots=True)
 class _Arm:
     """One way to cache the baseline: at which TTL, the tools and system prompt alone or the conversation too.
@@ -87,7 +92,7 @@ class Baseline:
         """
         if not usage.reported:
             return None
-        on = dt.datetime.fromtimestamp(at_s, dt.UTC).date()
+        on = day(at_s)
         with self._lock:
             before = min(arm.total_usd for arm in self._arms)
             for arm in self._arms:
