@@ -1,8 +1,8 @@
 """Replay a trace of real traffic through the engine's placing and accounting, with a clock that the trace drives.
 
 A trace holds sizes and hashes of prompts, no text, so which tier a request needs is drawn: for each request, each user
-turn or each conversation. The cache that answers is the documented one: an entry for each breakpoint, read by any prompt
-that goes on from it, refreshed by reads, apart for each model. Tokens and replies count the same on every model.
+turn or each conversation. The cache that answers is the documented one: an entry for each breakpoint, read by any
+prompt that goes on from it, refreshed by reads, apart for each model. Tokens and replies count the same on every model.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _COLUMNS = ("timestamp_s", "conversation_id", "input_tokens", "output_tokens", "
 
 
 class Trace(msgspec.Struct, frozen=True):
-    """Requests in the order of time. `blocks[i]` numbers the whole blocks of request i's prompt, equal for equal content.
+    """Requests in the order of time. `blocks[i]` numbers the whole blocks of request i's prompt, alike if equal.
 
     `new_turn` is None where the trace does not say which requests open a user's turn.
     """
@@ -62,15 +62,18 @@ class Trace(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What a policy did over all seeds. `cost_ratio` is to the fleet's middle model without caching, `interval` its 95 %
-    bootstrap interval over conversations; `saved` is the part saved of the top tier's cost at its better TTL."""
+    """What a policy did over all seeds: shares of requests or tokens in [0, 1].
+
+    `cost_ratio` is to the fleet's middle model without caching, `interval` its 95 % bootstrap interval over
+    conversations; `saved` is the part saved of what the top tier costs, cached at its better TTL.
+    """
 
     cost_ratio: float
     interval: tuple[float, float]
     hit_rate: float
     below_required: float
     switches: float
-    saved: float | None = None
+    saved: float
 
 
 def read(path: Path, *, gaps: float = 1.0) -> Trace:
@@ -138,16 +141,17 @@ def draw(trace: Trace, mix: Sequence[float], difficulty: Difficulty, seed: int) 
     """The tier (0 is the cheapest) that each request needs: `mix` are the shares, drawn anew each `difficulty`."""
     shares, chance = np.asarray(mix, float) / sum(mix), np.random.default_rng(seed)
     if difficulty == "request" or (difficulty == "turn" and trace.new_turn is None):
-        return chance.choice(len(shares), len(trace), p=shares)
+        return np.asarray(chance.choice(len(shares), len(trace), p=shares))
     if difficulty == "conversation" or trace.new_turn is None:
-        return chance.choice(len(shares), trace.conversations.max() + 1, p=shares)[trace.conversations]
+        each = np.asarray(chance.choice(len(shares), trace.conversations.max() + 1, p=shares))
+        return each[trace.conversations]
     number, turns = np.zeros(trace.conversations.max() + 1, int), np.empty(len(trace), np.int64)
     for i, (conversation, new) in enumerate(zip(trace.conversations, trace.new_turn, strict=True)):
         number[conversation] += new
         turns[i] = number[conversation]
     _, unit = np.unique(np.stack([trace.conversations, turns]), axis=1, return_inverse=True)
     unit = unit.ravel()
-    return chance.choice(len(shares), unit.max() + 1, p=shares)[unit]
+    return np.asarray(chance.choice(len(shares), unit.max() + 1, p=shares))[unit]
 
 
 class _Cache:

@@ -194,8 +194,8 @@ class Route(msgspec.Struct, frozen=True):
     """How a request was placed: what accounting for it and the conversation's next request need.
 
     `required` is the tier that its task needs; `n_known` messages were in the conversation's last request. `warm` is
-    what was believed warm before, by model, for the conversation and for the head; `expected_units` of the prompt should
-    be read from cache, and `miss` says why when none should.
+    what was believed warm before, by model, for the conversation and for the head; `expected_units` of the prompt
+    should be read from cache, and `miss` says why when none should.
     """
 
     conversation: str
