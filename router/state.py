@@ -100,7 +100,7 @@ class RedisState:
         def send() -> bool:
             pipe = self._redis.pipeline(transaction=False)
             for key in keys:
-                pipe.setex(f"tierwise:{key}", KEEP_S, value)
+                pipe.set(f"tierwise:{key}", value, ex=KEEP_S)
             pipe.execute()
             return True
 
