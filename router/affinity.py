@@ -194,7 +194,7 @@ class Affinity:
         )
         warm = {m: [e for e in entries if e.n_messages <= n_known] for m, entries in hold.warm.items()} if hold else {}
         head_warm = head_hold.warm if head_hold else {}
-        shape = "chat" if new_turn and not prefix.tools_units else "agent"
+        shape = "agent" if prefix.tools_units else "chat"
         classes = tuple(dict.fromkeys((label or prefix.head_key or shape, shape)))
         found = Route(conversation, prefix, required, Ttl.NONE, Ttl.NONE, n_known, warm, head_warm, 0.0, "", classes)
         if not all(m.price(_day(at_s), 1).input is not None for m in self._models):
