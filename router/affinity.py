@@ -59,6 +59,7 @@ class _Class:
         self.tails, self.heads = Reuse(mix), Reuse(mix)
         self.tail_outlook, self.head_outlook = Outlook(rates), Outlook(rates, grows=False)
         self.due = 0
+        self.refresh()
 
     def refresh(self) -> None:
         """Solve again once there are 15 % more requests: every request would change next to nothing."""
@@ -150,6 +151,7 @@ class Affinity:
                 if (known := self._classes.get(name)) is not None:
                     known.tails.answered(output_units)
                     known.heads.answered(output_units)
+                    known.refresh()  # 10 ms, rarely: after the reply, where nobody waits
             if len(self._signals) < 4 * _MAX_CLASSES:
                 counts, misses = self._signals.setdefault((route.classes[0], used.id), ([0, 0, 0], {}))
                 counts[:] = counts[0] + 1, counts[1] + usage.input_tokens, counts[2] + usage.cache_read_tokens
@@ -242,7 +244,6 @@ class Affinity:
                 head = known.heads.arrive(prefix.head_key, at_s, tier, new_turn=new_turn, units=prefix.head_units)
             if chosen is None and (known.tails.n_requests >= _OWN_AFTER or name == route.classes[-1]):
                 chosen = known, (tail, head)
-                known.refresh()
         assert chosen is not None
         return chosen
 

@@ -23,6 +23,9 @@ from router.types import Api, Body, CachePlan, Prefix, Ttl
 
 Breakpoint = tuple[str, int, int | None, Ttl]
 
+# Prompts may hold SDK objects (pydantic models, bytes); their repr is as good as any for size and identity.
+_encode = msgspec.json.Encoder(enc_hook=repr).encode
+
 LOOK_BACK = 20
 """Positions that a breakpoint looks back over for an earlier one, itself counted."""
 
@@ -30,6 +33,9 @@ _SYSTEM_ROLES = ("system", "developer")
 _CALLER_KEYS = ("cache_control", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention")
 _UNCACHEABLE = ("thinking", "redacted_thinking")
 _MARKS = ("cache_control", "prompt_cache_breakpoint")
+_CONTROL, _BREAKPOINT = b"cache_control", b"prompt_cache_breakpoint"
+_IMAGES = frozenset({"image", "image_url", "input_image"})
+_MEDIA = _IMAGES | {"document", "file", "input_file", "input_audio", "audio"}
 
 
 def read(body: Body, api: Api) -> Prefix:
@@ -44,16 +50,16 @@ def read(body: Body, api: Api) -> Prefix:
         units += len(encoded) if part else 0
         if part is tools:
             tools_units = units
+    encoded_messages, has_marks, has_images, payloads = _encoded_messages(messages)
+    marked |= has_marks
     chain, keys, sizes, total = head.copy(), list[int](), list[int](), units
-    for message in messages:
-        encoded, has_marks = _encoded(message)
-        marked |= has_marks
+    for index, encoded in enumerate(encoded_messages):
         chain.update(encoded)
-        total += len(encoded) - _payload_chars(message, encoded)
+        total += len(encoded) - payloads.get(index, 0)
         keys.append(chain.intdigest())
         sizes.append(total)
     head_key = head.hexdigest() if tools or system else ""
-    return Prefix(tools_units, head_key, units, keys, sizes, owned or marked)
+    return Prefix(tools_units, head_key, units, keys, sizes, owned or marked, has_images)
 
 
 def plan(
@@ -218,7 +224,7 @@ def _messages(body: Body, api: Api) -> Sequence[Any]:
 
 def _blocks(value: Any) -> Sequence[Mapping[str, Any]]:
     """The value if it is a list of objects; a malformed one is the provider's to reject, so it counts as none."""
-    is_list = isinstance(value, list | tuple) and all(isinstance(item, Mapping) for item in value)
+    is_list = isinstance(value, list | tuple) and all(type(item) is dict or isinstance(item, Mapping) for item in value)
     return value if is_list else ()
 
 
@@ -229,10 +235,8 @@ def _last_cacheable(system: Any) -> int | None:
     return next((i for i in reversed(range(len(system))) if system[i].get("text")), None)
 
 
-def _payload_chars(message: Any, encoded: bytes) -> int:
+def _payload_chars(message: Any) -> int:
     """Characters of base64 payloads, which are billed as an image and not as text."""
-    if b"base64" not in encoded:
-        return 0
     pending, n_chars = [message], 0
     while pending:
         value = pending.pop()
@@ -245,14 +249,49 @@ def _payload_chars(message: Any, encoded: bytes) -> int:
     return n_chars
 
 
+def _encoded_messages(messages: Sequence[Any]) -> tuple[list[bytes], bool, bool, Mapping[int, int]]:
+    """(each message as bytes, whether any carried cache fields, has images, payload characters by message)."""
+    marked = has_images = False
+    heavy = list[int]()
+    for index, message in enumerate(messages):
+        parts = message.get("content") if isinstance(message, dict) else None
+        if isinstance(message, dict) and (_MARKS[0] in message or _MARKS[1] in message):
+            marked = True
+        if isinstance(parts, list) and (found := _looked_into(parts)) != (False, False, False):
+            marked, has_images = marked or found[0], has_images or found[1]
+            heavy += [index] if found[2] else []
+    try:
+        encoded = [_encoded(m)[0] for m in messages] if marked else [_encode(m) for m in messages]
+    except UnicodeEncodeError:  # a lone surrogate
+        encoded = [_encoded(message)[0] for message in messages]
+    return encoded, marked, has_images, {index: _payload_chars(messages[index]) for index in heavy}
+
+
+def _looked_into(parts: Sequence[Any]) -> tuple[bool, bool, bool]:
+    """Whether parts carry cache fields, images, payloads; tool results are looked into as well."""
+    marked = images = payloads = False
+    for part in parts:
+        if not isinstance(part, dict):
+            continue
+        kind = part.get("type")
+        if kind == "text" and len(part) == 2:
+            continue
+        marked = marked or part.get(_MARKS[0]) is not None or part.get(_MARKS[1]) is not None
+        if kind in _MEDIA:
+            images, payloads = images or kind in _IMAGES, True
+        elif kind == "tool_result" and isinstance(part.get("content"), list):
+            inner = _looked_into(part["content"])
+            marked, images, payloads = marked or inner[0], images or inner[1], payloads or inner[2]
+    return marked, images, payloads
+
+
 def _encoded(value: Any) -> tuple[bytes, bool]:
     """A part of a prompt as bytes, for its size and identity, and whether it carried cache fields (left out)."""
     try:
-        # Prompts may hold SDK objects (pydantic models, bytes); their repr is as good as any for size and identity.
-        encoded = msgspec.json.encode(value, enc_hook=repr)
+        encoded = _encode(value)
     except UnicodeEncodeError:  # a lone surrogate
         encoded = repr(value).encode("utf-8", "backslashreplace")
-    if any(mark.encode() in encoded for mark in _MARKS) and (stripped := _unmarked(value)) != value:
+    if (_CONTROL in encoded or _BREAKPOINT in encoded) and (stripped := _unmarked(value)) != value:
         return _encoded(stripped)[0], True
     return encoded, False
 

@@ -228,7 +228,8 @@ class Router:
             model = self.catalog.find(name)
             return Plan(decision, unasked(body), api, caching.plan(body, api, model), planned_at)
         context, options = context or Context(), CallOptions.of(body)
-        task, prefix = conversation.read(body, context.headers), caching.read(body, api)
+        prefix = caching.read(body, api)
+        task = conversation.read(body, context.headers, prefix)
         named = options.conversation_id or (f"{task.session}/{prefix.head_key}" if task.session else "")
         hold = None if counts_only else self.affinity.recall(named, prefix)
         point = name.partition(":")[2] or options.operating_point or self.operating_point

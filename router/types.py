@@ -132,6 +132,7 @@ class Prefix(msgspec.Struct, frozen=True):
     keys: Sequence[int]
     units: Sequence[int]
     owned: bool = False
+    has_images: bool = False
     in_tokens: bool = False
 
     @property
