@@ -18,7 +18,7 @@ import numpy as np
 
 from router.catalog import Fleet, Model
 from router.outlook import Outlook, Rates, Segment, place
-from router.reuse import Floats, Reuse
+from router.reuse import Reuse
 from router.state import MemoryState, State
 from router.types import Entry, Hold, Plan, Prefix, Route, Tier, Ttl, Usage
 
@@ -262,10 +262,10 @@ class Affinity:
         if not prefix.head_key or head < min(minimums):
             head = 0.0
         cuts = sorted({0.0, head, float(prefix.size), *(min(d, prefix.size) for pair in depths for d in pair)})
-        counts: list[Floats] = [np.zeros(3 ** len(depths)), np.zeros(3 ** len(depths))]
+        counts: tuple[dict[int, float], dict[int, float]] = {}, {}
         for low, high in pairwise(cuts):
             state = sum(3**m * (2 if long > low else 1 if short > low else 0) for m, (short, long) in enumerate(depths))
-            counts[low >= head][state] += high - low
+            counts[low >= head][state] = counts[low >= head].get(state, 0.0) + high - low
         # What is warm can only be read at a breakpoint: there "none" would be to pay for it all.
         every, some = (Ttl.NONE, Ttl.SHORT, Ttl.LONG), (Ttl.SHORT, Ttl.LONG)
         tails = tuple(

@@ -85,7 +85,7 @@ _LAUNCHED = re.compile(
 )
 
 
-_ASKS_READ = 8
+_ASKS_READ = 5
 
 
 class _Turn(msgspec.Struct, frozen=True):
@@ -121,7 +121,7 @@ def read(body: Body, headers: Mapping[str, str] | None = None, prefix: Prefix | 
 
 
 def _turns(messages: Sequence[Mapping[str, Any]]) -> list[_Turn]:
-    """The messages back to the eighth ask from the end, in their order."""
+    """The messages back to the fifth ask from the end, in their order."""
     turns, n_asks = list[_Turn](), 0
     for message in reversed(messages):
         turns.append(_turn(message))

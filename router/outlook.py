@@ -12,7 +12,7 @@ mixed TTLs, 2026-11-22).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import msgspec
@@ -119,7 +119,7 @@ class Segment(msgspec.Struct, frozen=True):
     `value` is an `Outlook.value[stage]`, `grows` as there. `ttls` are those that may be written, for each model.
     """
 
-    units: Floats
+    units: Mapping[int, float]
     value: Floats
     ttls: tuple[tuple[Ttl, ...], ...]
     grows: bool = True
@@ -159,10 +159,14 @@ def place(
 
 
 def _cost(segment: Segment, n_models: int, rate: Rates, model: int, ttl: Ttl, tier: int) -> float:
-    space, action = _space(n_models, segment.grows), 3 * model + ttl
-    held = np.flatnonzero(segment.units)  # a price that is not offered is infinite: not to be multiplied by nothing
-    now = np.where(space.is_warm[action, held], rate.read, rate.write[ttl])
-    return float(segment.units[held] @ (now + segment.value[model, space.after[action, held], tier]))
+    # A handful of states, so plain Python: numpy would take four times as long. What is not held is left out, for a
+    # price that is not offered is infinite and must not be multiplied by nothing.
+    space, total = _space(n_models, segment.grows), 0.0
+    value, action = segment.value[model], 3 * model + ttl
+    for state, units in segment.units.items():
+        now = rate.read if state // 3**model % 3 else rate.write[ttl]
+        total += units * (now + float(value[space.after_rows[action][state], tier]))
+    return total
 
 
 class _Space(msgspec.Struct, frozen=True):
@@ -172,6 +176,7 @@ class _Space(msgspec.Struct, frozen=True):
     ttls: np.ndarray
     is_warm: np.ndarray
     after: np.ndarray
+    after_rows: list[list[int]]
 
 
 @lru_cache(maxsize=8)
@@ -181,4 +186,4 @@ def _space(n_models: int, grows: bool) -> _Space:
     kinds = states[None] // 3 ** models[:, None] % 3
     reached = np.maximum(kinds, ttls[:, None]) if grows else np.where(kinds > 0, kinds, ttls[:, None])
     after = states[None] + (reached - kinds) * 3 ** models[:, None]
-    return _Space(models, ttls, kinds > 0, after)
+    return _Space(models, ttls, kinds > 0, after, after.tolist())

@@ -27,9 +27,7 @@ def learned(gap_s: float, n_turns: int, n: int = 400) -> Reuse:
 def placed(reuse: Reuse, state: int, tier: int = 0, stage: int = 3, models: tuple[int, ...] = (0, 1, 2)) -> Placement:
     outlook = Outlook(FLEET)
     outlook.refresh(reuse)
-    units = np.zeros(27)
-    units[state] = 10_000
-    return place([Segment(units, outlook.value[stage], EVERY)], FLEET, tier, models, 40)
+    return place([Segment({state: 10_000.0}, outlook.value[stage], EVERY)], FLEET, tier, models, 40)
 
 
 def test_nothing_is_written_that_nobody_reads() -> None:
@@ -49,7 +47,7 @@ def test_break_even_of_a_write() -> None:
     value = np.zeros((1, 3, 1))
     for p, ttl in ((0.21, Ttl.NONE), (0.23, Ttl.SHORT)):
         value[0, :, 0] = 1.25 * p, 0.10 * p, 0.10 * p  # cold is written again, warm is read
-        got = place([Segment(np.array([1.0, 0, 0]), value, ((Ttl.NONE, Ttl.SHORT),))], (HAIKU,), 0, (0,), 0)
+        got = place([Segment({0: 1.0}, value, ((Ttl.NONE, Ttl.SHORT),))], (HAIKU,), 0, (0,), 0)
         assert got.ttls == (ttl,)
 
 
@@ -64,13 +62,11 @@ def test_never_below_what_is_needed() -> None:
 
 
 def test_a_long_lifetime_comes_first() -> None:
-    head, tail = np.zeros(27), np.zeros(27)
-    head[0] = tail[0] = 1000
     value = np.zeros((3, 27, 3))
     value[:, 0] = value[:, 1] = 50  # only what is warm for long is worth anything
     segments = [
-        Segment(head, np.zeros((3, 27, 3)), EVERY, grows=False),
-        Segment(tail, value, EVERY),
+        Segment({0: 1000.0}, np.zeros((3, 27, 3)), EVERY, grows=False),
+        Segment({0: 1000.0}, value, EVERY),
     ]
     assert place(segments, FLEET, 0, (0,), 0).ttls == (Ttl.LONG, Ttl.LONG)
 
@@ -80,7 +76,7 @@ def test_what_is_not_sold_is_never_chosen() -> None:
     outlook = Outlook((luna,))
     outlook.refresh(Reuse((1.0,)))
     assert np.isfinite(outlook.value).all()
-    got = place([Segment(np.array([5000.0, 0, 0]), outlook.value[0], (tuple(Ttl),))], (luna,), 0, (0,), 1)
+    got = place([Segment({0: 5000.0}, outlook.value[0], (tuple(Ttl),))], (luna,), 0, (0,), 1)
     assert got.ttls[0] is not Ttl.LONG
 
 
