@@ -146,6 +146,7 @@ class _Call:
         self._waited_s = 0.0
         self._faults: list[str] = []
         self._finished = False
+        self._error = ""
         self._meter = usages.Meter(plan.api)
         self.hides_usage_chunk = False
         self.raw = _header(options, _RAW_RESPONSE_HEADER)
@@ -217,12 +218,18 @@ class _Call:
     def keep(self, event: Any) -> bool:
         """Take in one stream event; False if the caller, who did not ask for it, should not see it."""
         self._meter.add(event)
+        if (
+            getattr(event, "type", None) == "error"
+        ):  # Responses: the SDK raises nothing, the event is the caller's to see
+            self._error = str(getattr(event, "code", None) or getattr(event, "message", None))
         return not (self.hides_usage_chunk and getattr(event, "usage", None) and not event.choices)
 
     def end_stream(self, complete: bool) -> None:
         """Account for a stream that has ended, or was left early. Only the first call counts."""
         if not self._finished:
             notes = () if complete else ("the stream ended early: usage is what had been reported",)
+            if self._error:
+                notes = (f"the provider broke the stream off: {self._error}", *notes)
             self._record(self._meter.usage(), notes)
 
     def _record(self, usage: Usage, notes: tuple[str, ...] = ()) -> None:
