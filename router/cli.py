@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import IO, Any, get_args
 
 import click
@@ -22,6 +23,7 @@ from router import demo as demos
 from router import lint as linter
 from router import prefix as prefixes
 from router import settings
+from router import simulate as simulations
 from router import workload as workloads
 from router.completion import KEYS, Completion, complete
 from router.engine import Router
@@ -248,6 +250,74 @@ def plan(
         click.echo(msgspec.json.encode({"calls_per_day": calls_per_day, "fleet": name, **report}))
     else:
         _print_plan(report, calls_per_day)
+
+
+@cli.command()
+@click.option("--trace", "path", required=True, type=click.Path(path_type=Path, dir_okay=False), help="A Parquet file.")
+@_fleet
+@click.option("--mix", default="70,20,10", show_default=True, help="Shares of requests by the tier they need.")
+@click.option(
+    "--difficulty",
+    type=click.Choice(["request", "turn", "conversation"]),
+    default="turn",
+    show_default=True,
+    help="How long one need for a tier lasts.",
+)
+@click.option("--policy", default="all", show_default=True, help=f"all, or: {', '.join(simulations.POLICIES)}.")
+@click.option("--seeds", default=5, show_default=True, type=click.IntRange(1), help="Draws of the difficulty.")
+@click.option(
+    "--gaps", default=1.0, show_default=True, type=click.FloatRange(min=0.0, min_open=True), help="Times the gaps."
+)
+@_json
+def simulate(
+    path: Path, fleet: str | None, mix: str, difficulty: Any, policy: str, seeds: int, gaps: float, as_json: bool
+) -> None:
+    """Replay a TRACE of real traffic through the engine and price it, beside simpler policies.
+
+    Columns: timestamp_s, conversation_id, input_tokens, output_tokens, prefix_block_hashes, block_tokens, and user_turn
+    where it is known. Nothing is sent anywhere. A policy other than ours knows the tier that a request needs, too.
+
+    \b
+    Examples:
+      tierwise simulate --trace traffic.parquet
+      tierwise simulate --trace traffic.parquet --difficulty request --policy ours --seeds 1 --json
+    """
+    names = simulations.POLICIES if policy == "all" else tuple(name.strip() for name in policy.split(","))
+    if unknown := [name for name in names if name not in simulations.POLICIES]:
+        known = ", ".join(simulations.POLICIES)
+        raise click.BadParameter(f"{unknown[0]!r}; expected all or any of: {known}", param_hint="--policy")
+    try:
+        shares = [float(part) for part in mix.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{mix!r}: expected shares such as 70,20,10", param_hint="--mix") from None
+    config = settings.load()
+    config = msgspec.structs.replace(config, ledger=None, state=None, fleet=fleet or config.fleet)
+    if not path.is_file():
+        raise click.BadParameter(f"no file {str(path)!r}", param_hint="--trace")
+    trace = simulations.read(path, gaps=gaps)
+    found = simulations.run(
+        trace,
+        lambda: Router.load(config=config),
+        mix=shares,
+        difficulty=difficulty,
+        policies=names,
+        seeds=seeds,
+        progress=_progress,
+    )
+    if as_json:
+        click.echo(msgspec.json.encode({"n_requests": len(trace), "policies": found}))
+        return
+    middle = list(Router.load(config=config).fleet.models.values())
+    click.echo(f"{len(trace):,} requests; cost as a part of {middle[len(middle) // 2].id} without caching\n")
+    click.echo(f"  {'policy':<24}{'cost':>7}{'95 % interval':>18}{'read':>7}{'below':>8}{'switches':>10}{'saved':>8}")
+    for name, row in found.items():
+        interval = f"[{row.interval[0]:.3f}, {row.interval[1]:.3f}]"
+        click.echo(
+            f"  {name:<24}{row.cost_ratio:>7.3f}{interval:>18}{row.hit_rate:>7.0%}{row.below_required:>8.1%}"
+            f"{row.switches:>10.1%}{row.saved:>8.1%}"
+        )
+    click.echo("\n  read: share of input tokens from cache; below: requests on a tier below the one they need;")
+    click.echo("  saved: against the top tier, cached at its better lifetime")
 
 
 @cli.group()

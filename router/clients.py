@@ -20,6 +20,7 @@ from router import faults
 from router import usage as usages
 from router.engine import Router, unasked
 from router.errors import ClientError
+from router.rules import Context
 from router.types import Api, Body, Plan, Reason, Record, Usage
 
 ClientT = TypeVar("ClientT")
@@ -130,18 +131,22 @@ class _Call:
     the client allows are made on each model, within one budget of waiting.
     """
 
-    def __init__(self, client: Any, plan: Plan, kwargs: dict[str, Any], body: Body, *, counts_only: bool) -> None:
+    def __init__(
+        self, client: Any, plan: Plan, kwargs: dict[str, Any], body: Body, context: Context, *, counts_only: bool
+    ) -> None:
         options = dict(kwargs.get("options") or {})
         if "extra_json" in options:
             options["extra_json"] = unasked(options["extra_json"])
         self._client = client
         self._body = body
+        self._context = context
         self._counts_only = counts_only
         self._retries = int(options.get("max_retries", client.max_retries))
         self._attempt = 0
         self._waited_s = 0.0
         self._faults: list[str] = []
         self._finished = False
+        self._error = ""
         self._meter = usages.Meter(plan.api)
         self.hides_usage_chunk = False
         self.raw = _header(options, _RAW_RESPONSE_HEADER)
@@ -163,8 +168,9 @@ class _Call:
         merged = {**body, **((kwargs.get("options") or {}).get("extra_json") or {})}
         if not isinstance(merged.get("model"), str):
             return None
-        plan = client.router.plan(merged, api)
-        return cls(client, plan, {**kwargs, "body": body}, merged, counts_only=plain_path in _COUNT_TOKENS)
+        counts_only, context = plain_path in _COUNT_TOKENS, _context(client, kwargs.get("options"))
+        plan = client.router.plan(merged, api, context, counts_only=counts_only)
+        return cls(client, plan, {**kwargs, "body": body}, merged, context, counts_only=counts_only)
 
     def again(self, error: Exception) -> float | None:
         """Seconds until another attempt, on the same model or the next stronger one; None when there is to be none."""
@@ -181,7 +187,8 @@ class _Call:
             return wait_s
         if not fault.moves_up:
             return None
-        higher = router.move_up(self._plan, self._body, f"{model} failed {self._attempt + 1} times: {fault.what}")
+        why = f"{model} failed {self._attempt + 1} times: {fault.what}"
+        higher = router.move_up(self._plan, self._body, why, self._context)
         if higher is None:
             return None
         self._attempt = 0
@@ -211,12 +218,18 @@ class _Call:
     def keep(self, event: Any) -> bool:
         """Take in one stream event; False if the caller, who did not ask for it, should not see it."""
         self._meter.add(event)
+        if (
+            getattr(event, "type", None) == "error"
+        ):  # Responses: the SDK raises nothing, the event is the caller's to see
+            self._error = str(getattr(event, "code", None) or getattr(event, "message", None))
         return not (self.hides_usage_chunk and getattr(event, "usage", None) and not event.choices)
 
     def end_stream(self, complete: bool) -> None:
         """Account for a stream that has ended, or was left early. Only the first call counts."""
         if not self._finished:
             notes = () if complete else ("the stream ended early: usage is what had been reported",)
+            if self._error:
+                notes = (f"the provider broke the stream off: {self._error}", *notes)
             self._record(self._meter.usage(), notes)
 
     def _record(self, usage: Usage, notes: tuple[str, ...] = ()) -> None:
@@ -287,6 +300,26 @@ def _settled(body: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in body.items()
         if type(value).__name__ not in _NOT_GIVEN
     }
+
+
+def _context(client: Any, options: Any) -> Context:
+    """The headers that decide something: the caller's own, and the version of the API that the client asks for."""
+    given = {
+        key.lower(): value for key, value in ((options or {}).get("headers") or {}).items() if isinstance(value, str)
+    }
+    if "anthropic-version" not in given and (version := _version(client)):
+        given["anthropic-version"] = version
+    given.pop("authorization", None)
+    given.pop("x-api-key", None)
+    return Context(headers=given)
+
+
+def _version(client: Any) -> str | None:
+    known = client.__dict__.get("_tierwise_version", False)
+    if known is False:  # the SDK puts its default headers together anew each time: 30 us
+        found = getattr(client, "default_headers", {}).get("anthropic-version")
+        known = client.__dict__["_tierwise_version"] = found if isinstance(found, str) else None
+    return known if isinstance(known, str) else None
 
 
 def _header(options: Any, name: str) -> str | None:

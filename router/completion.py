@@ -22,7 +22,7 @@ from router.catalog import COMPATIBLE, Model
 from router.clients import _instrument
 from router.engine import AUTO, Router
 from router.errors import ClientError
-from router.types import Api, Record, Usage
+from router.types import Api, Record, Ttl, Usage
 
 KEYS = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY", "gemini": "GEMINI_API_KEY"}
 """Where a provider's key is looked for; a model of the user's own names its variable itself."""
@@ -196,7 +196,8 @@ def _spoken(body: Mapping[str, Any], model: Model) -> tuple[Api, type, dict[str,
     if sent.get("tools") and model.dialect.chat_tools != "any":
         sent, left_out = responses.to_responses(sent)
         api, lost = Api.RESPONSES, lost + left_out
-    sent = caching.apply(sent, caching.plan(sent, api, model))
+    tail = Ttl.SHORT if body.get("cache_control") else Ttl.NONE
+    sent = caching.apply(sent, caching.plan(sent, api, model, tail=tail), api)
     if api is Api.RESPONSES:
         from openai.types.responses import Response
 

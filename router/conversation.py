@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from router.errors import RequestError
-from router.types import Body, Task, TurnState
+from router.types import Body, Prefix, Task, TurnState
 
 SESSION_HEADER = "x-claude-code-session-id"
 """Claude Code's own conversation id (https://code.claude.com/docs/en/llm-gateway-protocol, 2026-08)."""
@@ -85,6 +85,9 @@ _LAUNCHED = re.compile(
 )
 
 
+_ASKS_READ = 5
+
+
 class _Turn(msgspec.Struct, frozen=True):
     """One message: whose it is, what was written in it, and whether it brings tool results (and which failed)."""
 
@@ -94,26 +97,38 @@ class _Turn(msgspec.Struct, frozen=True):
     failed: bool
 
 
-def read(body: Body, headers: Mapping[str, str] | None = None) -> Task:
+def read(body: Body, headers: Mapping[str, str] | None = None, prefix: Prefix | None = None) -> Task:
     """The task in an Anthropic Messages, OpenAI Chat Completions or OpenAI Responses body.
 
-    `headers` are the request's; Claude Code's name the conversation and the sub-agent. Raises RequestError when the
+    `headers` are the request's; Claude Code's name the conversation and the sub-agent. `prefix` is the body's, when it
+    was measured before. Only the last few asks are read: what came long before has no say. Raises RequestError when the
     body has neither `messages` nor `input`, or one of the wrong type.
     """
     messages = _messages(body)
     named = {name.lower(): value for name, value in (headers or {}).items()}
-    turns = [_turn(message) for message in messages]
+    turns = _turns(messages)
     asks = [turn.text for turn in turns if turn.role == "user" and turn.text]
     state = _state(turns, asks, body, named)
     return Task(
         text=_joined(turns),
         turn=state,
-        n_chars=_n_chars(body),
-        has_images=any(_has_image(m.get("content")) for m in messages),
+        n_chars=_n_chars(body) if prefix is None else prefix.size,
+        has_images=any(_has_image(m.get("content")) for m in messages) if prefix is None else prefix.has_images,
         has_tools=bool(body.get("tools")),
-        session=named.get(SESSION_HEADER, ""),
+        session="/".join(named[name] for name in (SESSION_HEADER, *_AGENT_HEADERS) if named.get(name)),
         in_trouble=_in_trouble(turns, asks, state),
     )
+
+
+def _turns(messages: Sequence[Mapping[str, Any]]) -> list[_Turn]:
+    """The messages back to the fifth ask from the end, in their order."""
+    turns, n_asks = list[_Turn](), 0
+    for message in reversed(messages):
+        turns.append(_turn(message))
+        n_asks += turns[-1].role == "user" and bool(turns[-1].text)
+        if n_asks == _ASKS_READ:
+            break
+    return turns[::-1]
 
 
 def _state(turns: Sequence[_Turn], asks: Sequence[str], body: Body, headers: Mapping[str, str]) -> TurnState:
@@ -267,7 +282,7 @@ def _messages(body: Body) -> list[Mapping[str, Any]]:
         raise RequestError(f"expected `messages` or `input` with a list of messages, found {found}")
     items = list(messages)
     for index, item in enumerate(items):
-        if not isinstance(item, Mapping):
+        if type(item) is not dict and not isinstance(item, Mapping):  # the second alone takes 0.3 us
             raise RequestError(f"message {index} is a {type(item).__name__}, expected an object with role and content")
     return items
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from router import artifact, caching, catalog, conversation, ledger, policy, settings
+from router import artifact, caching, catalog, conversation, dialect, ledger, policy, settings
+from router.affinity import Affinity
 from router.artifact import Manifest
 from router.catalog import Catalog, Fleet
 from router.classifier import Classifier
@@ -18,7 +20,22 @@ from router.errors import ClientError, RequestError
 from router.faults import Breaker
 from router.ledger import Baseline, Ledger
 from router.rules import Context, Rules
-from router.types import Api, Body, Decision, Plan, Reason, Record, Task, Tier, TurnState, Usage
+from router.state import State, open_state
+from router.types import (
+    Api,
+    Body,
+    Decision,
+    Hold,
+    Plan,
+    Prefix,
+    Reason,
+    Record,
+    Route,
+    Task,
+    Tier,
+    TurnState,
+    Usage,
+)
 
 AUTO = "auto"
 """The model name that asks for a decision: "auto", or "auto:quality" for another operating point."""
@@ -31,11 +48,16 @@ class CallOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one call may ask of the router: the body's `router` field, which is taken out before sending.
 
     `min_tier` and `max_tier` bound where the call may go, faults included; None leaves that side open.
+    `conversation_id` names the conversation, which is else known by its history; calls of one `traffic_class` share
+    what is learned about caching them. `dry_run` decides and notes it, but sends the call to the top tier.
     """
 
     operating_point: str | None = None
     min_tier: Tier | None = None
     max_tier: Tier | None = None
+    conversation_id: str | None = None
+    traffic_class: str | None = None
+    dry_run: bool = False
 
     @classmethod
     def of(cls, body: Body) -> CallOptions:
@@ -73,6 +95,7 @@ class Router:
         fleet_is_default: bool = False,
         breaker: Breaker | None = None,
         rules: Rules | None = None,
+        state: State | None = None,
     ) -> None:
         """Use `Router.load`. `clock` returns seconds since the epoch; a simulation passes its own."""
         self.classifier = classifier
@@ -86,6 +109,7 @@ class Router:
         self.baseline = Baseline(fleet.top)
         self.breaker = breaker or Breaker()
         self.rules = rules or Rules()
+        self.affinity = Affinity(fleet, state)
 
     @classmethod
     def load(
@@ -118,6 +142,7 @@ class Router:
             clock=clock,
             fleet_is_default=fleet_name is None,
             rules=Rules(chosen.rules),
+            state=open_state(chosen.state),
         )
 
     def with_fleet(self, name: str, *, store: Ledger | None = None, clock: Callable[[], float] | None = None) -> Router:
@@ -132,6 +157,7 @@ class Router:
             clock=clock or self.clock,
             breaker=self.breaker,
             rules=self.rules,
+            state=self.affinity.state,
         )
 
     def serving(self, provider: str) -> Router:
@@ -184,8 +210,11 @@ class Router:
         options = CallOptions.of(request) if isinstance(request, Mapping) else CallOptions()
         return self._decide(task, operating_point or options.operating_point or self.operating_point, options, context)
 
-    def plan(self, body: Body, api: Api, context: Context | None = None) -> Plan:
+    def plan(self, body: Body, api: Api, context: Context | None = None, *, counts_only: bool = False) -> Plan:
         """The decision for a body, and the body to send: model filled in and cache breakpoints set for "auto".
+
+        `context` holds the request's headers (lower case) and the name of the caller's key. `counts_only`: the body's
+        tokens will be counted and nothing answered, so the conversation is not moved and nothing is learned.
 
         A body that names a model is left exactly as it is, but for its `router` field (`CallOptions`). Raises
         RequestError if the body cannot be read.
@@ -198,35 +227,119 @@ class Router:
             decision = Decision(self.fleet.tier_of(name), name, {}, Reason.EXPLICIT_MODEL, self.operating_point)
             model = self.catalog.find(name)
             return Plan(decision, unasked(body), api, caching.plan(body, api, model), planned_at)
-        decision = self.decide(body, operating_point=name.partition(":")[2] or None, context=context)
+        context, options = context or Context(), CallOptions.of(body)
+        prefix = caching.read(body, api)
+        task = conversation.read(body, context.headers, prefix)
+        named = options.conversation_id or (f"{task.session}/{prefix.head_key}" if task.session else "")
+        hold = None if counts_only else self.affinity.recall(named, prefix)
+        point = name.partition(":")[2] or options.operating_point or self.operating_point
+        able, notes = policy.able(self.fleet, task, body, api)
+        allowed = [tier for tier in able if options.allow(tier)]
+        decision = self._held(task, hold, allowed, point) or self._decide(task, point, options, context, (able, notes))
+        if hold is not None and task.in_trouble and decision.reason is not Reason.RULE:
+            decision = self._out_of_trouble(decision, hold, allowed)
         if self.breaker.rests(decision.model):
-            decision = self._above(decision, body, f"{decision.model} rests after failing") or decision
-        return self._planned(decision, body, api, planned_at)
+            decision = self._above(decision, body, api, f"{decision.model} rests after failing") or decision
+        route = None
+        if not counts_only and decision.tier is not None:
+            tiers = self._open_to(decision, hold, allowed, body)
+            new_turn = task.turn is not TurnState.TOOL_LOOP
+            label = options.traffic_class or ""
+            tier, route = self.affinity.route(
+                prefix, hold, decision.tier, tiers, planned_at, name=named, label=label, new_turn=new_turn
+            )
+            if hold is not None and decision.reason is Reason.HELD:
+                route = msgspec.structs.replace(route, required=hold.required)
+            decision = self._moved(
+                decision, tier, Reason.WARM, f"{decision.tier} would do, {tier} holds the prefix warm"
+            )
+        if options.dry_run and decision.tier is not None and allowed:
+            note = f"dry run: would have gone to {decision.model} ({decision.reason})"
+            decision = self._moved(decision, list(self.fleet.models)[-1], Reason.DRY_RUN, note)
+        return self._planned(decision, body, api, planned_at, route, prefix, context)
 
-    def move_up(self, plan: Plan, body: Body, why: str) -> Plan | None:
+    def move_up(self, plan: Plan, body: Body, why: str, context: Context | None = None) -> Plan | None:
         """The plan for the next stronger tier after a call of `plan` failed; None when there is none."""
-        decision = self._above(plan.decision, body, why)
-        return None if decision is None else self._planned(decision, body, plan.api, plan.planned_at)
+        decision = self._above(plan.decision, body, plan.api, why)
+        if decision is None or decision.tier is None:
+            return None
+        route = plan.route and self.affinity.on(plan.route, decision.tier, plan.planned_at)
+        return self._planned(decision, body, plan.api, plan.planned_at, route, None, context or Context())
 
-    def _planned(self, decision: Decision, body: Body, api: Api, planned_at: float) -> Plan:
-        cache = caching.plan(body, api, self.catalog.find(decision.model))
-        sent = {**unasked(caching.apply(body, cache)), "model": decision.model}
-        return Plan(decision, sent, api, cache, planned_at)
+    def _held(self, task: Task, hold: Hold | None, allowed: Sequence[Tier], point: str) -> Decision | None:
+        """Inside a tool loop the turn goes on where it began, unless it is in trouble or cannot be taken there."""
+        if task.turn is not TurnState.TOOL_LOOP or hold is None or hold.tier not in allowed:
+            return None
+        self._known_point(point)
+        p = {Tier(tier): q for tier, q in hold.p_suffices.items()}
+        return Decision(hold.tier, self.fleet.models[hold.tier].id, p, Reason.HELD, point)
 
-    def _above(self, decision: Decision, body: Body, why: str) -> Decision | None:
+    def _out_of_trouble(self, decision: Decision, hold: Hold, allowed: Sequence[Tier]) -> Decision:
+        """At least a tier above the one that is not up to it."""
+        higher = [tier for tier in allowed if _TIERS.index(tier) > _TIERS.index(hold.tier)]
+        if not higher or decision.tier is None or _TIERS.index(decision.tier) >= _TIERS.index(higher[0]):
+            return decision
+        return self._moved(decision, higher[0], Reason.TROUBLE, f"{hold.tier} seems not to be up to it")
+
+    def _open_to(self, decision: Decision, hold: Hold | None, allowed: Sequence[Tier], body: Body) -> list[Tier]:
+        """The tiers that the economy may choose from: never below the decided one, that one where it is held."""
+        required = decision.tier or list(self.fleet.models)[-1]
+        if decision.reason in (Reason.HELD, Reason.RULE, Reason.PROVIDER_FAULT):
+            return [required]
+        enough = [tier for tier in allowed if _TIERS.index(tier) >= _TIERS.index(required)]
+        if hold is not None and hold.tier in enough and dialect.stays_on_model(body):
+            return [hold.tier]
+        awake = [tier for tier in enough if not self.breaker.rests(self.fleet.models[tier].id)]
+        return awake if required in awake else [required]
+
+    def _moved(self, decision: Decision, tier: Tier, reason: Reason, note: str) -> Decision:
+        if tier is decision.tier:
+            return decision
+        model, notes = self.fleet.models[tier].id, (*decision.notes, note)
+        return msgspec.structs.replace(decision, tier=tier, model=model, reason=reason, notes=notes)
+
+    def _planned(
+        self,
+        decision: Decision,
+        body: Body,
+        api: Api,
+        planned_at: float,
+        route: Route | None,
+        prefix: Prefix | None,
+        context: Context,
+    ) -> Plan:
+        model = self.catalog.find(decision.model)
+        fitted, changes = dialect.adapt(unasked(body), api, model, context.headers.get("anthropic-version"))
+        prefix = prefix or (route.prefix if route else caching.read(body, api))
+        if model is None or route is None:
+            cache = caching.plan(fitted, api, model, prefix=prefix)
+        else:
+            cache = caching.plan(
+                fitted,
+                api,
+                model,
+                head=route.head,
+                tail=route.tail,
+                prefix=prefix,
+                tokens_per_unit=self.affinity.tokens_per_unit(model, prefix),
+                n_known=route.n_known,
+            )
+        sent = {**caching.apply(fitted, cache, api), "model": decision.model}
+        if changes:
+            decision = msgspec.structs.replace(decision, notes=(*decision.notes, *changes))
+        return Plan(decision, sent, api, cache, planned_at, route)
+
+    def _above(self, decision: Decision, body: Body, api: Api, why: str) -> Decision | None:
         """The next stronger tier that can take the request and does not rest; if all rest, the strongest."""
         if decision.reason is Reason.EXPLICIT_MODEL or decision.tier is None:
             return None
-        able, _ = policy.able(self.fleet, conversation.read(body))
+        able, _ = policy.able(self.fleet, conversation.read(body), body, api)
         allowed = filter(CallOptions.of(body).allow, able)
         higher = [tier for tier in allowed if _TIERS.index(tier) > _TIERS.index(decision.tier)]
         if not higher:
             return None
         awake = [tier for tier in higher if not self.breaker.rests(self.fleet.models[tier].id)]
-        tier = awake[0] if awake else higher[-1]
-        model = self.fleet.models[tier].id
-        notes = (*decision.notes, why)
-        return msgspec.structs.replace(decision, tier=tier, model=model, reason=Reason.PROVIDER_FAULT, notes=notes)
+        return self._moved(decision, awake[0] if awake else higher[-1], Reason.PROVIDER_FAULT, why)
 
     def record(self, plan: Plan, usage: Usage, notes: tuple[str, ...] = ()) -> Record:
         """Account for a reply: its cost and the baseline's at the day's prices, written to the store, if any."""
@@ -235,9 +348,8 @@ class Router:
         usd = ledger.cost(usage, self.catalog.find(decision.model), at.date())
         baseline_usd = None
         if decision.reason is not Reason.EXPLICIT_MODEL:
-            baseline_usd = self.baseline.cost(
-                usage, plan.cache.prefix_key, _prefix_tokens(plan, usage), plan.planned_at
-            )
+            baseline_usd = self._baseline(plan, usage)
+            self.affinity.remember(plan, usage)
         record = Record(
             at=at,
             tier=decision.tier,
@@ -255,9 +367,31 @@ class Router:
             self.store.write(record)
         return record
 
-    def _decide(self, task: Task, point: str, options: CallOptions, context: Context | None = None) -> Decision:
+    def _baseline(self, plan: Plan, usage: Usage) -> Decimal | None:
+        """What the call adds to the baseline: the shares of its prompt that could be cached, in the tokens billed."""
+        if (route := plan.route) is None or not route.prefix.size:
+            return self.baseline.cost(usage, plan.cache.prefix_key, plan.cache.prefix_tokens, plan.planned_at)
+        prefix, total = route.prefix, usage.input_tokens
+        known = prefix.units[route.n_known - 1] if route.n_known else 0
+        return self.baseline.cost(
+            usage,
+            prefix.head_key,
+            int(total * prefix.head_units / prefix.size),
+            plan.planned_at,
+            conversation=route.conversation,
+            known_tokens=int(total * known / prefix.size),
+        )
+
+    def _decide(
+        self,
+        task: Task,
+        point: str,
+        options: CallOptions,
+        context: Context | None = None,
+        takers: tuple[list[Tier], tuple[str, ...]] | None = None,
+    ) -> Decision:
         self._known_point(point)
-        able, notes = policy.able(self.fleet, task)
+        able, notes = takers or policy.able(self.fleet, task)
         allowed = list(filter(options.allow, able))
         if not allowed:
             raise RequestError(
@@ -303,8 +437,3 @@ class Router:
 def unasked(body: Body) -> dict[str, Any]:
     """A body as it is sent: without what it asks of the router."""
     return {name: value for name, value in body.items() if name != "router"}
-
-
-def _prefix_tokens(plan: Plan, usage: Usage) -> int:
-    """Tokens of the call's input that could be cached: as billed where any were, else as the planner estimates."""
-    return usage.input_tokens - usage.fresh_tokens or plan.cache.prefix_tokens

@@ -45,57 +45,103 @@ def cost(usage: Usage, model: Model | None, on: dt.date) -> Decimal | None:
     return total / _MTOK
 
 
+def day(at_s: float) -> dt.date:
+    """The day (UTC) whose prices hold at a time in seconds since the epoch."""
+    return dt.datetime.fromtimestamp(at_s, dt.UTC).date()
+
+
 @dataclass(slots=True)
 class _Arm:
-    """One TTL of the baseline: what would be warm (prefix key -> expiry in seconds, tokens), and the cost so far."""
+    """One way to cache the baseline: at which TTL, the tools and system prompt alone or the conversation too.
+
+    `warm` maps a prefix key to its expiry in seconds and its tokens; `total_usd` is the cost so far.
+    """
 
     ttl: Literal["short", "long"]
     ttl_s: int
+    has_tail: bool
     warm: OrderedDict[str, tuple[float, int]]
     total_usd: Decimal = Decimal(0)
 
 
 class Baseline:
-    """What the same traffic would cost on one model with caching: a counterfactual cache for each TTL. Thread-safe."""
+    """What the same traffic would cost on one model with caching: a counterfactual cache for each way. Thread-safe."""
 
     def __init__(self, model: Model, *, max_prefixes: int = 50_000) -> None:
         self.model = model
         self._max_prefixes = max_prefixes
         self._lock = threading.Lock()
-        self._arms = [_Arm("short", model.ttl_short_s, OrderedDict())]
+        self._arms = [_Arm("short", model.ttl_short_s, has_tail, OrderedDict()) for has_tail in (False, True)]
         if model.ttl_long_s is not None and model.prices[0].cache_write_long is not None:
-            self._arms.append(_Arm("long", model.ttl_long_s, OrderedDict()))
+            self._arms += [_Arm("long", model.ttl_long_s, has_tail, OrderedDict()) for has_tail in (False, True)]
 
-    def cost(self, usage: Usage, prefix_key: str, prefix_tokens: int, at_s: float) -> Decimal | None:
-        """USD by which this call raises the baseline: over any run of calls these sum to the cheaper TTL's total.
+    def cost(
+        self,
+        usage: Usage,
+        prefix_key: str,
+        prefix_tokens: int,
+        at_s: float,
+        *,
+        conversation: str = "",
+        known_tokens: int = 0,
+    ) -> Decimal | None:
+        """USD by which this call raises the baseline: over any run of calls these sum to the cheapest way's total.
 
-        `prefix_tokens` of the call's input could be cached under `prefix_key`; `at_s` is when the request started.
+        `prefix_tokens` of the call's input could be cached under `prefix_key`, `known_tokens` of it were in the last
+        request of `conversation`; `at_s` is when the request started.
         """
         if not usage.reported:
             return None
-        on = dt.datetime.fromtimestamp(at_s, dt.UTC).date()
+        on = day(at_s)
         with self._lock:
             before = min(arm.total_usd for arm in self._arms)
             for arm in self._arms:
-                usd = cost(self._counterfactual(arm, usage, prefix_key, prefix_tokens, at_s), self.model, on)
+                if arm.has_tail and conversation:
+                    counted = self._whole(arm, usage, (prefix_key, prefix_tokens), at_s, conversation, known_tokens)
+                else:
+                    counted = self._counterfactual(arm, usage, prefix_key, prefix_tokens, at_s)
+                usd = cost(counted, self.model, on)
                 if usd is None:
                     return None
                 arm.total_usd += usd
             return min(arm.total_usd for arm in self._arms) - before
 
     def _counterfactual(self, arm: _Arm, usage: Usage, key: str, prefix_tokens: int, at_s: float) -> Usage:
+        """The call with its tools and system prompt cached."""
         prefix = min(prefix_tokens, usage.input_tokens)
         if not key or prefix < self.model.cache_min_tokens:
             return Usage(fresh_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
+        read = min(self._held(arm, key, at_s), prefix)
+        self._keep(arm, key, prefix, at_s)
+        return self._billed(arm, usage, read, prefix - read)
+
+    def _whole(
+        self, arm: _Arm, usage: Usage, head: tuple[str, int], at_s: float, conversation: str, known_tokens: int
+    ) -> Usage:
+        """The call with all of its prompt cached: what the conversation's last request left is read, else the head."""
+        total = usage.input_tokens
+        if total < self.model.cache_min_tokens:
+            return Usage(fresh_tokens=total, output_tokens=usage.output_tokens)
+        read = min(self._held(arm, conversation, at_s), known_tokens, total)
+        if head[0] and head[1] >= self.model.cache_min_tokens:
+            read = max(read, min(self._held(arm, head[0], at_s), total))
+            self._keep(arm, head[0], min(head[1], total), at_s)
+        self._keep(arm, conversation, total, at_s)
+        return self._billed(arm, usage, read, total - read)
+
+    def _held(self, arm: _Arm, key: str, at_s: float) -> int:
         expiry, held = arm.warm.pop(key, (0.0, 0))
-        read = min(held, prefix) if expiry > at_s else 0
-        arm.warm[key] = (at_s + arm.ttl_s, prefix)
+        return held if expiry > at_s else 0
+
+    def _keep(self, arm: _Arm, key: str, tokens: int, at_s: float) -> None:
+        arm.warm[key] = (at_s + arm.ttl_s, tokens)
         if len(arm.warm) > self._max_prefixes:
             arm.warm.popitem(last=False)
-        written = prefix - read
+
+    def _billed(self, arm: _Arm, usage: Usage, read: int, written: int) -> Usage:
         free_writes = self.model.prices[0].cache_write_short is None
         return Usage(
-            fresh_tokens=usage.input_tokens - prefix + (written if free_writes else 0),
+            fresh_tokens=usage.input_tokens - read - (0 if free_writes else written),
             cache_read_tokens=read,
             cache_write_short_tokens=written if arm.ttl == "short" and not free_writes else 0,
             cache_write_long_tokens=written if arm.ttl == "long" else 0,

@@ -12,25 +12,17 @@ mixed TTLs, 2026-11-22).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from enum import IntEnum
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import msgspec
 import numpy as np
 
 from router.reuse import STAGES, Floats, Reuse
+from router.types import Ttl
 
 _TOLERANCE = 2e-3
 _SWEEPS = 40
-
-
-class Ttl(IntEnum):
-    """How long a prefix is cached for: not at all, or the model's short or long time to live."""
-
-    NONE = 0
-    SHORT = 1
-    LONG = 2
 
 
 class Rates(msgspec.Struct, frozen=True):
@@ -54,9 +46,10 @@ class Outlook:
     prefix in that state, when the request needed that tier. USD per million units.
     """
 
-    def __init__(self, rates: Sequence[Rates]) -> None:
-        self.rates = tuple(rates)
-        self._space = _space(len(rates))
+    def __init__(self, rates: Sequence[Rates], *, grows: bool = True) -> None:
+        """`grows`: each request adds to the prefix, so that what it adds can be written for longer."""
+        self.rates, self.grows = tuple(rates), grows
+        self._space = _space(len(rates), grows)
         n_models, n_states = len(rates), 3 ** len(rates)
         self.value = np.zeros((len(STAGES) + 1, n_models, n_states, n_models))
         self._read = np.array([rate.read for rate in rates])
@@ -70,10 +63,13 @@ class Outlook:
         warm = self._read[models][:, None] * space.is_warm
         written = self._write[models, space.ttls]
         now = warm + np.where(space.is_warm, 0.0, written[:, None])
-        now = now + reuse.growth * written[:, None] + reuse.output_share * self._output[models][:, None]
+        if self.grows:
+            now = now + reuse.growth * written[:, None]
+        now = now + reuse.output_share * self._output[models][:, None]
         # a tier's request may go to its own model or a stronger one
         now = now[:, :, None] + np.where(models[:, None] >= np.arange(n_models), 0.0, np.inf)[:, None, :]
-        short_s, long_s = min(r.ttl_short_s for r in self.rates), max(r.ttl_long_s for r in self.rates)
+        short_s = max(min(r.ttl_short_s for r in self.rates), 1.0)
+        long_s = max(short_s, *(r.ttl_long_s for r in self.rates))
         p_next, p_tier = reuse.p_next(short_s, long_s), reuse.p_tier()
         survives = self._survival(reuse.mean_gap_s(), short_s, long_s)
         advance = np.array([1 / width for width in STAGES] + [0.0])
@@ -120,12 +116,13 @@ def _expiry(p_short: float, p_long: float) -> Floats:
 class Segment(msgspec.Struct, frozen=True):
     """A part of a prompt that is cached by one breakpoint: its units by state, and what each will cost later.
 
-    `value` is an `Outlook.value[stage]`. `ttls` are those that may be written, for each model.
+    `value` is an `Outlook.value[stage]`, `grows` as there. `ttls` are those that may be written, for each model.
     """
 
-    units: Floats
+    units: Mapping[int, float]
     value: Floats
     ttls: tuple[tuple[Ttl, ...], ...]
+    grows: bool = True
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -135,24 +132,25 @@ class Placement(msgspec.Struct, frozen=True):
     ttls: tuple[Ttl, ...]
 
 
-def place(segments: Sequence[Segment], rates: Sequence[Rates], tier: int, models: Sequence[int]) -> Placement:
+def place(
+    segments: Sequence[Segment], rates: Sequence[Rates], tier: int, models: Sequence[int], output_units: float
+) -> Placement:
     """The cheapest of `models` for a request that needs `tier`, now and later; and what to cache for how long.
 
-    `rates` are those of this request's length. A long TTL must not come after a short one, so every segment before
-    one that is written for long is written for long, too.
+    `rates` are those of this request's length; the reply is expected to be `output_units` long. A long TTL must not
+    come after a short one, so every segment before one that is written for long is written for long, too.
     """
-    space = _space(len(rates))
     best: tuple[float, Placement] | None = None
     for model in models:
         rate, chosen, total = rates[model], list[Ttl](), 0.0
         for segment in segments:
-            cost, ttl = min((_cost(segment, space, rate, model, ttl, tier), ttl) for ttl in segment.ttls[model])
+            cost, ttl = min((_cost(segment, len(rates), rate, model, ttl, tier), ttl) for ttl in segment.ttls[model])
             chosen.append(ttl)
             total += cost
         if Ttl.LONG in chosen:
             last = len(chosen) - 1 - chosen[::-1].index(Ttl.LONG)
             chosen[:last] = [Ttl.LONG if Ttl.LONG in s.ttls[model] else t for s, t in zip(segments, chosen[:last])]  # noqa: B905
-        total += rate.output * sum(float(s.units.sum()) for s in segments) * _OUTPUT_SHARE
+        total += rate.output * output_units
         if best is None or total < best[0]:
             best = total, Placement(model, tuple(chosen))
     if best is None:
@@ -160,15 +158,15 @@ def place(segments: Sequence[Segment], rates: Sequence[Rates], tier: int, models
     return best[1]
 
 
-_OUTPUT_SHARE = 0.004
-"""A reply's length beside its prompt's: the replies of agent sessions; it only tips the balance between models."""
-
-
-def _cost(segment: Segment, space: _Space, rate: Rates, model: int, ttl: Ttl, tier: int) -> float:
-    action = 3 * model + ttl
-    is_warm = space.is_warm[action]
-    now = np.where(is_warm, rate.read, rate.write[ttl])
-    return float(segment.units @ (now + segment.value[model, space.after[action], tier]))
+def _cost(segment: Segment, n_models: int, rate: Rates, model: int, ttl: Ttl, tier: int) -> float:
+    # A handful of states, so plain Python: numpy would take four times as long. What is not held is left out, for a
+    # price that is not offered is infinite and must not be multiplied by nothing.
+    space, total = _space(n_models, segment.grows), 0.0
+    value, action = segment.value[model], 3 * model + ttl
+    for state, units in segment.units.items():
+        now = rate.read if state // 3**model % 3 else rate.write[ttl]
+        total += units * (now + float(value[space.after_rows[action][state], tier]))
+    return total
 
 
 class _Space(msgspec.Struct, frozen=True):
@@ -178,12 +176,14 @@ class _Space(msgspec.Struct, frozen=True):
     ttls: np.ndarray
     is_warm: np.ndarray
     after: np.ndarray
+    after_rows: list[list[int]]
 
 
 @lru_cache(maxsize=8)
-def _space(n_models: int) -> _Space:
+def _space(n_models: int, grows: bool) -> _Space:
     states = np.arange(3**n_models)
     models, ttls = np.repeat(np.arange(n_models), 3), np.tile(np.arange(3), n_models)
     kinds = states[None] // 3 ** models[:, None] % 3
-    after = states[None] + (np.maximum(kinds, ttls[:, None]) - kinds) * 3 ** models[:, None]
-    return _Space(models, ttls, kinds > 0, after)
+    reached = np.maximum(kinds, ttls[:, None]) if grows else np.where(kinds > 0, kinds, ttls[:, None])
+    after = states[None] + (reached - kinds) * 3 ** models[:, None]
+    return _Space(models, ttls, kinds > 0, after, after.tolist())

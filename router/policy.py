@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import inf
 
+from router import dialect
 from router.catalog import Fleet, Model
-from router.types import Reason, Task, Tier
+from router.types import Api, Body, Reason, Task, Tier
 
 
 def decide(
@@ -29,27 +30,23 @@ def decide(
     return allowed[-1], Reason.CONSTRAINT if constrained else Reason.BELOW_THRESHOLD
 
 
-def able(fleet: Fleet, task: Task) -> tuple[list[Tier], tuple[str, ...]]:
+def able(
+    fleet: Fleet, task: Task, body: Body | None = None, api: Api | None = None
+) -> tuple[list[Tier], tuple[str, ...]]:
     """The tiers whose model can take the request, and a note for each that cannot.
 
-    When none can, the top one stays: the provider's own error is clearer than a guess.
+    The top one always stays: where it cannot, what has to be changed is noted and the provider's own error is clearer
+    than an answer from a tier that is not enough.
     """
     tiers, notes = [], []
     for tier, model in fleet.models.items():
-        obstacle = _obstacle(model, task)
-        if obstacle is None:
+        obstacle = dialect.obstacle(body or {"messages": ()}, api or _api(model), model, task)
+        if obstacle is None or model is fleet.top:
             tiers.append(tier)
-        else:
+        if obstacle is not None:
             notes.append(f"{tier.value} cannot take it: {obstacle}")
-    return tiers or list(fleet.models)[-1:], tuple(notes)
+    return tiers, tuple(notes)
 
 
-def _obstacle(model: Model, task: Task) -> str | None:
-    n_tokens = model.estimate_tokens(task.n_chars)
-    if n_tokens > model.context_tokens:
-        return f"about {n_tokens} tokens, {model.id} holds {model.context_tokens}"
-    if task.has_images and not model.vision:
-        return f"images, {model.id} reads none"
-    if task.has_tools and not model.tools:
-        return f"tools, {model.id} calls none"
-    return None
+def _api(model: Model) -> Api:
+    return Api.MESSAGES if model.provider == "anthropic" else Api.CHAT

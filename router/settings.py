@@ -64,7 +64,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What can be set. None means "the default that fits": the shipped artifact, the fleet of the client's provider.
 
-    `ledger` is the path of an SQLite file for records; without it, records are returned but not kept. `fleets` adds
+    `ledger` is the path of an SQLite file for records; without it, records are returned but not kept. `state` is where
+    conversations are remembered: an SQLite file, or redis://... for several replicas; default: memory. `fleets` adds
     fleets of catalog models, e.g. `[fleets.mine] simple = "claude-haiku-5-5"` and so on; they may mix providers.
     `models` adds models behind an OpenAI-compatible address (`catalog.CustomModel` says what a table takes), e.g.
     `[models.my-llama] base_url = "http://localhost:8000/v1"`, `context_tokens = 32_768`.
@@ -76,6 +77,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fleet: str | None = None
     operating_point: str = "balanced"
     ledger: str | None = None
+    state: str | None = None
     fleets: dict[str, dict[Tier, str]] = {}
     models: dict[str, dict[str, Any]] = {}
     operating_points: dict[str, OperatingPoint] = {}
@@ -83,7 +85,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gateway: GatewaySettings = GatewaySettings()
 
 
-_FROM_ENVIRONMENT = ("artifact", "fleet", "operating_point", "ledger")
+_FROM_ENVIRONMENT = ("artifact", "fleet", "operating_point", "ledger", "state")
 
 
 def load(path: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:

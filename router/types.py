@@ -6,9 +6,9 @@ They are msgspec structs rather than dataclasses because a decision makes four o
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
 import msgspec
@@ -52,6 +52,14 @@ class Reason(StrEnum):
     """The chosen tier's model failed, or rests after failing: a stronger one of the fleet."""
     RULE = "rule"
     """A rule of the settings named this tier, or a bound that changed it; the notes name the rule."""
+    HELD = "held"
+    """Tools have answered: the turn goes on where it began."""
+    TROUBLE = "trouble"
+    """Tool calls keep failing, or the user called the answer wrong: a tier above the one that gave it."""
+    WARM = "warm"
+    """A stronger model holds the prefix warm, and staying costs less than writing it again elsewhere."""
+    DRY_RUN = "dry_run"
+    """The caller asked for a rehearsal: the top tier, as without routing; the notes say what was decided."""
     EXPLICIT_MODEL = "explicit_model"
     """The caller named a model: sent as it is, only accounted."""
 
@@ -102,19 +110,106 @@ class Task(msgspec.Struct, frozen=True):
     in_trouble: bool = False
 
 
+class Ttl(IntEnum):
+    """How long a prefix is cached for: not at all, or the model's short or long time to live."""
+
+    NONE = 0
+    SHORT = 1
+    LONG = 2
+
+
+class Prefix(msgspec.Struct, frozen=True):
+    """A prompt by the places where it can be cut: after the tools, after the system prompt, after each message.
+
+    `keys[i]` identifies everything up to and including message i, `units[i]` is its size: characters of a body, or
+    tokens of a trace. `head_key` and `head_units` are those of tools and system prompt together ("" and 0 when there
+    are none). `owned` says that the body carries cache fields of the caller's, `in_tokens` that a unit is a token.
+    """
+
+    tools_units: int
+    head_key: str
+    head_units: int
+    keys: Sequence[int]
+    units: Sequence[int]
+    owned: bool = False
+    has_images: bool = False
+    in_tokens: bool = False
+
+    @property
+    def size(self) -> int:
+        """Units of the whole prompt."""
+        return self.units[-1] if len(self.units) else self.head_units
+
+    def shares(self, keys: Sequence[int]) -> int:
+        """How many leading messages this prompt has in common with one that had `keys`."""
+        n = min(len(self.keys), len(keys))
+        if self.keys[:n] == keys[:n]:
+            return n
+        return next(i for i in range(n) if self.keys[i] != keys[i])
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """What a model's cache is believed to hold of a conversation: its first `n_messages`, so many units, until when."""
+
+    n_messages: int
+    units: float
+    expires_at_s: float
+    is_long: bool
+
+
+class Hold(msgspec.Struct, frozen=True, array_like=True):
+    """What is remembered of a conversation between its requests: where it went, and what is warm for it where.
+
+    `required` is the tier that its task needs, `tier` the one that it went to. `keys` are those of its last prefix.
+    """
+
+    conversation: str
+    required: Tier
+    tier: Tier
+    p_suffices: dict[str, float]
+    at_s: float
+    keys: list[int]
+    warm: dict[str, list[Entry]] = {}
+
+
 class CachePlan(msgspec.Struct, frozen=True):
     """Where cache breakpoints go in one body for one model.
 
-    `breakpoints` are paths into the body, e.g. ("system", 0); `prefix_key` identifies the content of the stable
-    prefix (tools, then system) and is "" when there is none; `prefix_tokens` estimates its size.
-    `owned_by_caller` says that the body already carried cache fields, so nothing was added.
+    `breakpoints` are (part of the body, index, index of the block inside that message or None, TTL), for example
+    ("system", 0, None, Ttl.SHORT); `tail` is the TTL of the breakpoint at the end of the conversation. `prefix_key`
+    identifies tools and system prompt ("" when there are none), `prefix_tokens` estimates their size.
+    `owned_by_caller` says that the body already carried cache fields, so nothing was added; `explicit_only`, that
+    OpenAI is told to write at the breakpoints alone.
     """
 
-    breakpoints: tuple[tuple[str, int], ...]
+    breakpoints: tuple[tuple[str, int, int | None, Ttl], ...]
     prefix_key: str
     prefix_tokens: int
     cache_key: str | None = None
     owned_by_caller: bool = False
+    tail: Ttl = Ttl.NONE
+    explicit_only: bool = False
+
+
+class Route(msgspec.Struct, frozen=True):
+    """How a request was placed: what accounting for it and the conversation's next request need.
+
+    `required` is the tier that its task needs; `n_known` messages were in the conversation's last request. `warm` is
+    what was believed warm before, by model, for the conversation and for the head; `expected_units` of the prompt
+    should be read from cache, and `miss` says why when none should.
+    """
+
+    conversation: str
+    prefix: Prefix
+    required: Tier
+    head: Ttl
+    tail: Ttl
+    n_known: int = 0
+    warm: Mapping[str, Sequence[Entry]] = {}
+    head_warm: Mapping[str, Sequence[Entry]] = {}
+    expected_units: float = 0.0
+    miss: str = ""
+    classes: tuple[str, ...] = ()
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -125,6 +220,7 @@ class Plan(msgspec.Struct, frozen=True):
     api: Api
     cache: CachePlan
     planned_at: float
+    route: Route | None = None
 
 
 class Usage(msgspec.Struct, frozen=True):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -8,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router import Api, caching, catalog
+from router.offline import validation
+from router.types import Ttl
 
 HAIKU = catalog.shipped().models["claude-haiku-4-5"]  # minimum 4,096 tokens
 SONNET = catalog.shipped().models["claude-sonnet-4-6"]  # 1,024
@@ -125,3 +128,59 @@ def test_plans_are_legal_idempotent_and_change_cache_fields_only(body: dict[str,
         assert stripped["system"] == [{"type": "text", "text": body["system"]}]
         stripped["system"] = body["system"]
     assert stripped == body
+
+
+said = st.lists(
+    st.sampled_from(
+        [
+            {"type": "text", "text": "a"},
+            {"type": "text", "text": LONG},
+            {"type": "thinking", "thinking": "hm", "signature": "s"},
+        ]
+    ),
+    min_size=1,
+    max_size=30,
+)
+histories = st.lists(said | st.just("a plain string"), min_size=1, max_size=7).map(
+    lambda contents: [{"role": ("user", "assistant")[i % 2], "content": c} for i, c in enumerate(contents)]
+)
+ttls = st.sampled_from(list(Ttl))
+
+
+def unmarked(value: Any) -> Any:
+    if isinstance(value, dict):
+        found = {k: unmarked(v) for k, v in value.items() if k != "cache_control"}
+        for name in ("system", "content"):
+            if isinstance(found.get(name), str):
+                found[name] = [{"type": "text", "text": found[name]}]
+        return found
+    return [unmarked(item) for item in value] if isinstance(value, list) else value
+
+
+@settings(deadline=None, max_examples=200)
+@given(bodies, histories, ttls, ttls, st.integers(0, 7), st.sampled_from([HAIKU, SONNET]))
+def test_whatever_the_history_the_plan_is_legal_and_changes_cache_fields_only(
+    body: dict[str, Any], history: list[Any], head: Ttl, tail: Ttl, n_known: int, model: catalog.Model
+) -> None:
+    body = {**body, "max_tokens": 5, "messages": history}
+    before = copy.deepcopy(body)
+    known = min(n_known, len(history))
+    plan = caching.plan(body, Api.MESSAGES, model, head=head, tail=tail, n_known=known)
+    once = caching.apply(body, plan)
+    assert body == before
+    assert unmarked(once) == unmarked(body)
+    validation._check_breakpoints(once)  # raises what the provider would answer
+    again = caching.plan(once, Api.MESSAGES, model, head=head, tail=tail, n_known=known)
+    assert caching.apply(once, again) == once
+
+
+def test_a_long_turn_keeps_the_last_breakpoint_within_reach() -> None:
+    """40 blocks since the last request: without one more breakpoint the look-back of 20 would end before it."""
+    old = [{"role": "user", "content": LONG}]
+    new = [{"role": "assistant", "content": [{"type": "text", "text": f"step {n}"} for n in range(30)]}]
+    body = {"messages": [*old, *new, {"role": "user", "content": "and now?"}]}
+    plan = caching.plan(body, Api.MESSAGES, SONNET, head=Ttl.NONE, tail=Ttl.SHORT, n_known=1)
+    assert plan.breakpoints
+    positions = [(1, n) for n in range(30)] + [(2, 0)]
+    marked = [-1, *(positions.index((i, b)) for _, i, b, _ in plan.breakpoints if b is not None), len(positions) - 1]
+    assert max(later - earlier for earlier, later in pairwise(marked)) < caching.LOOK_BACK

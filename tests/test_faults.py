@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import socket
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import anthropic
+import httpx2
 import openai
 import pytest
 
@@ -174,6 +176,37 @@ def test_a_stream_that_breaks_is_not_replayed(claude: Any, upstream: Upstream) -
     assert seen[0].type == "message_start"
     assert len(upstream.requests) == before + 1
     assert any("ended early" in note for note in claude.last_record.notes)
+
+
+@pytest.mark.parametrize("failure", [Failure(cut_after=4), Failure(malformed_after=4), Failure(error_after=4)])
+@pytest.mark.parametrize("api", ["messages", "chat", "responses"])
+def test_however_a_stream_breaks_it_is_noted_and_not_replayed(
+    upstream: Upstream, router: Router, api: str, failure: Failure
+) -> None:
+    upstream.failures.append(failure)
+    seen: list[Any] = []
+    with (
+        anthropic.Anthropic(base_url=upstream.url, api_key="offline") as claude,
+        openai.OpenAI(base_url=f"{upstream.url}/v1", api_key="offline") as gpt,
+    ):
+        client: Any = wrap(claude, router) if api == "messages" else wrap(gpt, router.with_fleet("gpt"))
+        with contextlib.suppress(anthropic.APIError, openai.APIError, httpx2.HTTPError, ValueError):
+            if api == "messages":
+                seen.extend(client.messages.create(model="auto", max_tokens=64, messages=USER, stream=True))
+            elif api == "chat":
+                seen.extend(client.chat.completions.create(model="auto", messages=USER, stream=True))
+            else:
+                seen.extend(client.responses.create(model="auto", input="hi", stream=True))
+    assert seen
+    assert len(upstream.requests) == 1
+    assert client.last_record.tier is Tier.SIMPLE
+    assert any("ended early" in note or "broke the stream" in note for note in client.last_record.notes)
+
+
+def test_a_reset_connection_is_tried_again(claude: Any, upstream: Upstream) -> None:
+    upstream.failures.append(Failure(is_reset=True))
+    assert ask(claude).model == SIMPLE
+    assert any("no connection" in note for note in claude.last_record.notes)
 
 
 def test_async_and_openai_go_the_same_way(upstream: Upstream, router: Router) -> None:

@@ -1,0 +1,56 @@
+"""Where conversations are remembered: each store keeps, forgets and shares alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from router.errors import SettingsError
+from router.state import KEEP_S, MemoryState, SqliteState, open_state
+
+
+def test_memory_forgets_the_longest_untouched() -> None:
+    state = MemoryState(max_keys=2)
+    state.put(["a"], b"1")
+    state.put(["b"], b"2")
+    state.put(["a", "c"], b"3")
+    assert [state.first([key]) for key in "abc"] == [b"3", None, b"3"]
+
+
+def test_the_first_key_that_has_a_value_wins(tmp_path: Path) -> None:
+    for state in (MemoryState(), SqliteState(tmp_path / "state.db")):
+        state.put(["x"], b"x")
+        state.put(["y"], b"y")
+        assert state.first(["none", "y", "x"]) == b"y"
+        assert state.first(["none"]) is None
+
+
+def test_sqlite_survives_a_restart_and_forgets(tmp_path: Path, clock: Any) -> None:
+    SqliteState(tmp_path / "state.db", clock).put(["a"], b"1")
+    later = SqliteState(tmp_path / "state.db", clock)
+    assert later.first(["a"]) == b"1"
+    clock.now += KEEP_S + 1
+    for number in range(1000):
+        later.put([f"k{number}"], b"2")
+    assert later.first(["a"]) is None
+
+
+def test_the_setting_chooses(tmp_path: Path) -> None:
+    assert isinstance(open_state(None), MemoryState)
+    assert isinstance(open_state(str(tmp_path / "s.db")), SqliteState)
+
+
+def test_redis_away_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("redis")
+    state = open_state("redis://127.0.0.1:1/0")
+    state.put(["a"], b"1")
+    assert state.first(["a"]) == b"1"
+    assert caplog.text.count("redis is away") == 1
+
+
+def test_redis_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "redis", None)
+    with pytest.raises(SettingsError, match="pip install"):
+        open_state("redis://127.0.0.1:1/0")
