@@ -51,8 +51,24 @@ class _Commands(click.Group):
         """The command of that name, None for an unknown one."""
         if cmd_name in self.commands:
             return self.commands[cmd_name]
-        found = entry_points(group="tierwise.commands", name=cmd_name)
-        return next((point.load() for point in found), None)
+        for point in entry_points(group="tierwise.commands", name=cmd_name):
+            try:
+                command: click.Command = point.load()
+            except ImportError as exc:
+                return _unusable(cmd_name, f"{cmd_name} needs {exc.name or exc}; pip install 'tierwise[train]'")
+            return command
+        return None
+
+
+def _unusable(name: str, why: str) -> click.Command:
+    """A command that says what it lacks, so that the others and the list of commands work without it."""
+
+    def say(arguments: tuple[str, ...]) -> None:  # noqa: ARG001
+        raise ClientError(why)
+
+    argument = click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)
+    settings_ = {"ignore_unknown_options": True, "help_option_names": []}
+    return click.Command(name, settings_, say, [argument], short_help=f"({why})", add_help_option=False)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
