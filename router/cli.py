@@ -37,44 +37,39 @@ _artifact = click.option("--artifact", "-a", metavar="DIR", help="Another artifa
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-_OF_THE_GATEWAY = ("serve", "keys", "doctor")
-
-
 class _Commands(click.Group):
-    """The commands here, the gateway's, and those of installed packages (entry points `tierwise.commands`).
+    """The commands here, and those of entry points `tierwise.commands`: what needs an extra, of this package or another.
 
     The entry points are read only for a command that is not here and for the list of commands: it takes 30 ms.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """All names, sorted."""
-        return sorted({*self.commands, *_OF_THE_GATEWAY, *entry_points(group="tierwise.commands").names})
+        return sorted({*self.commands, *entry_points(group="tierwise.commands").names})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """The command of that name, None for an unknown one."""
         if cmd_name in self.commands:
             return self.commands[cmd_name]
-        if cmd_name in _OF_THE_GATEWAY:
-            return _gateway_command(cmd_name)
-        found = entry_points(group="tierwise.commands", name=cmd_name)
-        return next((point.load() for point in found), None)
+        for point in entry_points(group="tierwise.commands", name=cmd_name):
+            try:
+                command: click.Command = point.load()
+            except ImportError as exc:
+                extra = "gateway" if point.module.startswith("router.gateway") else "train"
+                return _unusable(cmd_name, f"{cmd_name} needs {exc.name or exc}; pip install 'tierwise[{extra}]'")
+            return command
+        return None
 
 
-def _gateway_command(name: str) -> click.Command:
-    """Imported only when it is asked for: the web server is an extra."""
-    try:
-        from router.gateway import commands
-    except ImportError as exc:
-        missing = exc.name
+def _unusable(name: str, why: str) -> click.Command:
+    """A command that says what it lacks, so that the others and the list of commands work without it."""
 
-        @click.command(name, help="Needs the gateway extra.", context_settings={"ignore_unknown_options": True})
-        @click.argument("rest", nargs=-1)
-        def absent(rest: tuple[str, ...]) -> None:  # noqa: ARG001
-            raise ClientError(f'`tierwise {name}` needs {missing}: pip install "tierwise[gateway]"')
+    def say(arguments: tuple[str, ...]) -> None:  # noqa: ARG001
+        raise ClientError(why)
 
-        return absent
-    command: click.Command = getattr(commands, name)
-    return command
+    argument = click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)
+    settings_ = {"ignore_unknown_options": True, "help_option_names": []}
+    return click.Command(name, settings_, say, [argument], short_help=f"({why})", add_help_option=False)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -36,6 +36,9 @@ from training.novelty import Novelty
 PARITY = 1e-5
 TRAINING_FILE = "training/unfolded.safetensors"
 
+SEEN_FILE = "training/seen.bin"
+"""Of a retrained artifact: keys (uint64, sorted) of the texts that it was fitted on, which `tune` must not test on."""
+
 
 @dataclass(frozen=True)
 class Unfolded:

@@ -13,7 +13,7 @@ from router.artifact import Manifest
 from router.catalog import Fleet
 from router.errors import TierwiseError
 from router.types import Tier
-from training import dataset
+from training import dataset, export, retrain
 
 Array = npt.NDArray[np.float64]
 
@@ -34,6 +34,7 @@ class Labels:
     """`loss` float64 [n, 3]: what sending a row to each tier loses against the top tier, in [0, 1]; NaN if not known.
 
     With required tiers it is 1 below them, else 0. `frame` holds the other columns (id, language, category, ...).
+    `n_seen` rows were left out, because the artifact was trained on them.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Labels:
     loss: Array
     required: npt.NDArray[np.int_] | None
     frame: pd.DataFrame
+    n_seen: int = 0
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -63,6 +65,8 @@ def read(path: Path, fleet: Fleet) -> Labels:
         required = frame["tier"].map(_TIERS.index).to_numpy(int)
         loss = (np.arange(len(_TIERS)) < required[:, None]).astype(float)
         return Labels(path, texts, loss, required, frame)
+    if "p_required" in frame:
+        return Labels(path, texts, _soft_loss(path, frame), None, frame)
     return Labels(path, texts, _loss(path, frame, fleet), None, frame)
 
 
@@ -96,6 +100,23 @@ def check_unseen(labels: Labels, manifest: Manifest) -> None:
         )
 
 
+def unseen(labels: Labels, folder: Path) -> Labels:
+    """The rows that the artifact in `folder` was not fitted on. Raises LabelsError when none is left."""
+    try:
+        seen = np.frombuffer((folder / export.SEEN_FILE).read_bytes(), np.uint64)
+    except FileNotFoundError:
+        return labels
+    keep = ~np.isin(retrain.keys_of(labels.texts), seen)
+    if keep.all():
+        return labels
+    if not keep.any():
+        raise LabelsError(f"{folder.name} was trained on every row of {labels.path}; give rows that it has not seen")
+    texts = [text for text, kept in zip(labels.texts, keep, strict=True) if kept]
+    required = None if labels.required is None else labels.required[keep]
+    frame = labels.frame[keep].reset_index(drop=True)
+    return Labels(labels.path, texts, labels.loss[keep], required, frame, int((~keep).sum()))
+
+
 def _frame(path: Path) -> pd.DataFrame:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
@@ -109,6 +130,19 @@ def _frame(path: Path) -> pd.DataFrame:
     if frame.empty:
         raise LabelsError(f"{path} has no rows")
     return frame.reset_index(drop=True)
+
+
+def _soft_loss(path: Path, frame: pd.DataFrame) -> Array:
+    """From `tierwise label`: P(a tier is required), so that a tier loses with the probability that more is."""
+    try:
+        p = np.array(frame["p_required"].tolist(), float).reshape(len(frame), len(_TIERS))
+    except ValueError as exc:
+        raise LabelsError(f"{path}: p_required has rows that are not {len(_TIERS)} numbers: {exc}") from exc
+    wrong = (p < 0).any(axis=1) | ~np.isclose(p.sum(axis=1), 1, atol=1e-3)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise LabelsError(f"{path}: row {row + 1} has p_required {p[row].tolist()}, expected shares that sum to 1")
+    return np.clip(1 - p.cumsum(axis=1), 0, 1)
 
 
 def _loss(path: Path, frame: pd.DataFrame, fleet: Fleet) -> Array:

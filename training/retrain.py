@@ -153,7 +153,10 @@ def _learn(
         operating_points=points,
         metrics={"retrained": metrics},
         training_data=training_data,
-        documents={"README.md": card.render_retrained(folder.name, points, metrics, training_data).encode()},
+        documents={
+            "README.md": card.render_retrained(folder.name, points, metrics, training_data).encode(),
+            export.SEEN_FILE: np.unique(rows.keys[known]).tobytes(),
+        },
         parity_texts=[*dataset.queries()["text"][:300], "", "a" * 100_000],
     )
     progress("written", 1, 1)
@@ -169,7 +172,6 @@ def read(source: Source, base: Unfolded, identity: str, memory: Memory, progress
     names: dict[str, dict[str, int]] = {}
     signatures, total = [], traffic.count(source)
     for batch in traffic.labels(source):
-        folded = [" ".join(text.split()).lower() for text in batch.texts]
         digest = hashlib.sha256("\0".join(batch.texts).encode("utf-8", "surrogatepass")).hexdigest()
         shard = encode(batch.texts, base, identity, digest)
         loaders.append(lambda digest=digest: encode([], base, identity, digest))
@@ -179,7 +181,9 @@ def read(source: Source, base: Unfolded, identity: str, memory: Memory, progress
             number_of = names.setdefault(name, {"": 0})
             coded[name] = np.array([number_of.setdefault(value, len(number_of)) for value in values], np.int32)
         conversations = _keys(batch.conversations)
-        parts.append((batch.targets, batch.weights, batch.methods, _keys(folded), conversations, batch.numbers, coded))
+        parts.append(
+            (batch.targets, batch.weights, batch.methods, keys_of(batch.texts), conversations, batch.numbers, coded)
+        )
         progress("reading", int(batch.numbers[-1]), total)
     if not parts:
         raise LabelError(f"{source.path} has no rows")
@@ -438,6 +442,11 @@ def _sample(groups: npt.NDArray[np.int_], known: npt.NDArray[np.int_], n: int) -
     """About n of the `known` rows, whole groups at random, in order."""
     rank = np.random.default_rng(1).permutation(int(groups.max()) + 1)[groups[known]]
     return np.sort(known[np.argsort(rank, kind="stable")[:n]])
+
+
+def keys_of(texts: list[str]) -> npt.NDArray[np.uint64]:
+    """What identifies each text, case and white space aside, uint64 [n]."""
+    return _keys([" ".join(text.split()).lower() for text in texts])
 
 
 def _keys(values: list[str]) -> npt.NDArray[np.uint64]:

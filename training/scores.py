@@ -43,6 +43,7 @@ def load(
     if scores is not None:
         return rows, Problem.of(rows, labelled.scores(scores, rows), costs, mix=mix)
     labelled.check_unseen(rows, artifact.manifest)
+    rows = labelled.unseen(rows, artifact.path)
     q, novel = of_artifact(artifact, shown(rows.texts))
     return rows, Problem.of(rows, q, costs, novel, mix)
 

@@ -122,7 +122,8 @@ def _print_costs(rows: Labels, problem: Problem) -> None:
     load, n_records = problem.costs.workload, problem.costs.n_records
     weighted = f", weighted to {' / '.join(f'{share:.0%}' for share in problem.mix)}" if problem.mix else ""
     source = f"{n_records:,} records" if n_records else "defaults: give --records LEDGER for yours"
-    click.echo(f"labels      {len(rows):,} rows{weighted}")
+    seen = f"; {rows.n_seen:,} more were trained on and are left out" if rows.n_seen else ""
+    click.echo(f"labels      {len(rows):,} rows{weighted}{seen}")
     click.echo(
         f"costs       1 is always {problem.costs.fleet.top.id}, cached; {load.prefix_tokens:,.0f} + "
         f"{load.user_tokens:,.0f} tokens in, {load.output_tokens:,.0f} out, a call every "
