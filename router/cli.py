@@ -38,7 +38,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class _Commands(click.Group):
-    """The commands here, and those of entry points `tierwise.commands`: what needs an extra, of this package or another.
+    """The commands here, and those of entry points `tierwise.commands`: this package's that need an extra, and others'.
 
     The entry points are read only for a command that is not here and for the list of commands: it takes 30 ms.
     """
