@@ -178,9 +178,11 @@ _PATTERNS: tuple[tuple[str, Severity, tuple[str, ...]], ...] = (
             rf"{_ACTING}(?:{_TITLE}{_NAME}|(?-i:[A-ZÀ-Þ][a-zà-ÿ'’-]+\s(?!{_COMPANY})[A-ZÀ-Þ][a-zà-ÿ'’-]+))"
             r"(?=\s*(?:[.,;:(<\n]|$|(?:who|from|in|with|about|on|at|today)\b))",
             rf"{_ACTING}{_MAIL}",
-            rf"\b(?:(?:current|active|authenticated|(?:signed|logged)[- ]in)\s{_WHOSE}{_IS}(?:{_NAME}|{_MAIL})|{_WHOSE}:\s(?-i:[A-ZÀ-Þ][\w'’-]+\s[A-ZÀ-Þ][\w'’-]+))",
+            rf"\b(?:(?:current|active|authenticated|(?:signed|logged)[- ]in)\s{_WHOSE}{_IS}(?:{_NAME}|{_MAIL})"
+            rf"|{_WHOSE}:\s(?-i:[A-ZÀ-Þ][\w'’-]+\s[A-ZÀ-Þ][\w'’-]+))",
             rf"\b(?:dob|date of birth)\W{{1,3}}{_DATE}",
-            rf"\b{_WHOSE}(?:[ _](?:context|profile|data|info|details))?\"?\s*[:=]\s*\{{[^{{}}]*?\"(?:\w*id|\w*name|e?mail)\"\s*:\s*(?-i:\"?\d|\"[A-Z])",
+            rf"\b{_WHOSE}(?:[ _](?:context|profile|data|info|details))?\"?\s*[:=]\s*"
+            rf"\{{[^{{}}]*?\"(?:\w*id|\w*name|e?mail)\"\s*:\s*(?-i:\"?\d|\"[A-Z])",
             rf"\b{_WHOSE}[ _-]?(?:(?:full|first|last|display)[ _-]?)?name{_IS}{_NAME}(?=['\"*]*\s*(?:[.,;(<]|$))",
             rf"\b{_WHOSE}[ _-]?e-?mail(?: address)?{_IS}{_MAIL}",
             rf"\b{_WHOSE}[ _-]?(?:id|number|no\.?|phone|balance|iban|ssn|birthday|date of birth){_IS}"
