@@ -126,8 +126,8 @@ class Serving:
         model = self.router.catalog.find(plan.decision.model)
         default = "anthropic" if plan.api is Api.MESSAGES else "openai"
         provider = default if model is None else model.provider
-        if SDK[provider] != SDK[default]:
-            message = f"{plan.decision.model} is {provider}'s and cannot be reached through {plan.api.value}"
+        if SDK[provider] != SDK[default] and self.gateway.access == "pass-through":
+            message = f"{plan.decision.model} is {provider}'s, and the key that is passed through is {default}'s"
             raise Refusal(400, "invalid_request_error", message)
         if model is not None and model.base_url is not None:
             key = self._environ.get(model.api_key_env or "")

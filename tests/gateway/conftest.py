@@ -83,7 +83,9 @@ def serve(tmp_path: Path, stopping: list[threading.Thread]) -> Iterator[Serve]:
     started: list[tuple[Server, threading.Thread]] = []
 
     def start(upstream: str, environ: Mapping[str, str] = KEYS, general: Any = None, **settings: Any) -> Running:
-        upstreams = {"anthropic": UpstreamSettings(url=upstream), "openai": UpstreamSettings(url=f"{upstream}/v1")}
+        openai = UpstreamSettings(url=f"{upstream}/v1")
+        gemini = UpstreamSettings(url=f"{upstream}/v1", key_env="OPENAI_API_KEY")
+        upstreams = {"anthropic": UpstreamSettings(url=upstream), "openai": openai, "gemini": gemini}
         state = tmp_path / f"state{len(started)}"
         chosen = GatewaySettings(port=0, state_dir=str(state), upstreams=upstreams, **settings)
         gateway = Gateway(lambda: Serving.load(Settings(gateway=chosen, **(general or {})), environ))
