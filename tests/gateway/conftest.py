@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx2
 import msgspec
+import openai
 import pytest
 
 from router.gateway.app import Gateway
@@ -109,6 +111,18 @@ def serve(tmp_path: Path, stopping: list[threading.Thread]) -> Iterator[Serve]:
 def gateway(serve: Serve, upstream: Upstream) -> Running:
     """With its defaults, before the embedded upstream."""
     return serve(upstream.url)
+
+
+@pytest.fixture
+def claude(gateway: Running) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=gateway.url, api_key="any", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+def gpt(gateway: Running) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="any", max_retries=0) as client:
+        yield client
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -27,26 +26,15 @@ PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgG
 
 
 @pytest.fixture
-def mixed(serve: Serve, upstream: Upstream) -> Running:
+def gateway(serve: Serve, upstream: Upstream) -> Running:
+    """Before three providers, one a tier."""
     return serve(upstream.url, general=GENERAL)
-
-
-@pytest.fixture
-def claude(mixed: Running) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=mixed.url, api_key="any", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-def gpt(mixed: Running) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{mixed.url}/v1", api_key="any", max_retries=0) as client:
-        yield client
 
 
 @pytest.mark.parametrize(("tier", "model"), [("simple", SIMPLE), ("moderate", MODERATE), ("complex", COMPLEX)])
 @pytest.mark.parametrize("streamed", [False, True])
 def test_messages(
-    claude: anthropic.Anthropic, mixed: Running, upstream: Upstream, tier: str, model: str, streamed: bool
+    claude: anthropic.Anthropic, gateway: Running, upstream: Upstream, tier: str, model: str, streamed: bool
 ) -> None:
     body: Any = {"model": tier, "max_tokens": 50, "messages": ASK, "system": SYSTEM, "stop_sequences": ["END"]}
     if streamed:
@@ -59,7 +47,7 @@ def test_messages(
     assert message.content[0].type == "text"
     assert message.content[0].text.startswith(f"[simulated reply of {model}]")
     assert message.stop_reason in ("end_turn", "max_tokens")
-    (row,) = mixed.records(1)
+    (row,) = gateway.records(1)
     (bill,) = upstream.bills
     assert (row["model"], Decimal(row["cost_picousd"]) / 10**12) == (model, bill.usd)
     assert message.usage.output_tokens == bill.output
@@ -95,7 +83,7 @@ def test_messages_tools(claude: anthropic.Anthropic, upstream: Upstream, streame
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("asks_for_usage", [False, True])
-def test_chat(gpt: openai.OpenAI, mixed: Running, upstream: Upstream, streamed: bool, asks_for_usage: bool) -> None:
+def test_chat(gpt: openai.OpenAI, gateway: Running, upstream: Upstream, streamed: bool, asks_for_usage: bool) -> None:
     """Chat Completions to Claude: images and tools too."""
     upstream.scripts.append(CALLS)
     image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
@@ -126,29 +114,29 @@ def test_chat(gpt: openai.OpenAI, mixed: Running, upstream: Upstream, streamed: 
     sent = upstream.requests[0]
     assert sent["messages"][-1]["content"][-1]["source"]["media_type"] == "image/png"
     assert sent["system"][-1]["cache_control"] == {"type": "ephemeral"}
-    (row,) = mixed.records(1)
+    (row,) = gateway.records(1)
     assert Decimal(row["cost_picousd"]) / 10**12 == upstream.bills[0].usd
 
 
 def test_a_conversation_moves_between_providers(
-    claude: anthropic.Anthropic, mixed: Running, upstream: Upstream
+    claude: anthropic.Anthropic, gateway: Running, upstream: Upstream
 ) -> None:
     turns: list[Any] = list(ASK)
     for tier in ("complex", "simple", "moderate"):
         message = claude.messages.create(model=tier, max_tokens=50, messages=turns, system=SYSTEM)
         turns += [{"role": "assistant", "content": message.content}, {"role": "user", "content": "And tomorrow?"}]
     assert [len(request["messages"]) for request in upstream.requests] == [1, 4, 6]
-    assert [Decimal(row["cost_picousd"]) / 10**12 for row in mixed.records(3)] == [b.usd for b in upstream.bills]
+    assert [Decimal(row["cost_picousd"]) / 10**12 for row in gateway.records(3)] == [b.usd for b in upstream.bills]
 
 
 def test_a_fault_goes_up_to_the_other_provider(
-    monkeypatch: pytest.MonkeyPatch, gpt: openai.OpenAI, mixed: Running, upstream: Upstream
+    monkeypatch: pytest.MonkeyPatch, gpt: openai.OpenAI, gateway: Running, upstream: Upstream
 ) -> None:
     monkeypatch.setattr(faults, "FIRST_PAUSE_S", 0.001)
     upstream.failures += [Failure(503, model=SIMPLE)] * 3 + [Failure(500, model=MODERATE)] * 3
     reply = gpt.chat.completions.create(model="auto", messages=[{"role": "user", "content": "hi"}])
     assert reply.model == COMPLEX
-    (row,) = mixed.records(1)
+    (row,) = gateway.records(1)
     assert (row["model"], row["reason"]) == (COMPLEX, "provider_fault")
 
 
@@ -168,7 +156,7 @@ def test_a_broken_stream_breaks_in_the_callers_format(
     monkeypatch: pytest.MonkeyPatch,
     claude: anthropic.Anthropic,
     gpt: openai.OpenAI,
-    mixed: Running,
+    gateway: Running,
     upstream: Upstream,
     failure: Failure,
 ) -> None:
@@ -183,57 +171,57 @@ def test_a_broken_stream_breaks_in_the_callers_format(
             ask()
         upstream.failures.clear()
     if failure.cut_after:
-        assert all("the stream ended early" in row["notes"] for row in mixed.records(2))
+        assert all("the stream ended early" in row["notes"] for row in gateway.records(2))
 
 
-def test_tokens_are_estimated_where_the_provider_does_not_count_them(mixed: Running, upstream: Upstream) -> None:
+def test_tokens_are_estimated_where_the_provider_does_not_count_them(gateway: Running, upstream: Upstream) -> None:
     body = {"model": "simple", "max_tokens": 50, "messages": ASK, "system": SYSTEM}
-    counted = mixed.post("/v1/messages/count_tokens", body)
+    counted = gateway.post("/v1/messages/count_tokens", body)
     assert (counted.status_code, counted.headers["x-tierwise-estimated"]) == (200, "true")
-    mixed.post("/v1/messages", body)
+    gateway.post("/v1/messages", body)
     (bill,) = upstream.bills
     assert counted.json()["input_tokens"] == pytest.approx(bill.fresh + bill.write_short, rel=0.4)
-    exact = mixed.post("/v1/messages/count_tokens", {**body, "model": "complex"})
+    exact = gateway.post("/v1/messages/count_tokens", {**body, "model": "complex"})
     assert "x-tierwise-estimated" not in exact.headers
-    assert len(mixed.records(1)) == 1
+    assert len(gateway.records(1)) == 1
 
 
-def test_responses_go_to_models_that_speak_it(mixed: Running, upstream: Upstream) -> None:
-    refused = mixed.post("/v1/responses", {"model": "complex", "input": "hi"})
+def test_responses_go_to_models_that_speak_it(gateway: Running, upstream: Upstream) -> None:
+    refused = gateway.post("/v1/responses", {"model": "complex", "input": "hi"})
     assert refused.status_code == 400
     assert "not reached through the Responses API" in refused.json()["error"]["message"]
-    assert mixed.post("/v1/responses", {"model": "auto", "input": "hi"}).status_code == 200
+    assert gateway.post("/v1/responses", {"model": "auto", "input": "hi"}).status_code == 200
     assert upstream.requests[0]["model"] == SIMPLE
 
 
 def test_headers_and_keys_of_one_provider_do_not_reach_the_other(serve: Serve) -> None:
     with Exact() as exact:
         exact.pieces = [whole(b'{"error": {"message": "no", "type": "invalid_request_error"}}', "400 Bad Request")]
-        gateway = serve(exact.url, general=GENERAL)
+        running = serve(exact.url, general=GENERAL)
         headers = {"anthropic-version": "2023-06-01", "anthropic-beta": "x", "x-api-key": "sk-ant-canary", "x-own": "1"}
         body = {"model": "simple", "max_tokens": 5, "messages": ASK}
-        reply = gateway.post("/v1/messages?beta=true", body, headers)
+        reply = running.post("/v1/messages?beta=true", body, headers)
         assert (reply.status_code, reply.json()["error"]["message"]) == (400, "no")
         assert exact.requests[0].startswith(b"POST /v1/chat/completions HTTP")
         assert not [name for name in exact.headers if name.startswith("anthropic") or name == "x-api-key"]
         assert (exact.headers["authorization"], exact.headers["x-own"]) == ("Bearer sk-canary-openai", "1")
-        gateway.post("/v1/chat/completions", {"model": "complex", "messages": ASK})
+        running.post("/v1/chat/completions", {"model": "complex", "messages": ASK})
         assert exact.headers["anthropic-version"] == "2023-06-01"
         assert exact.headers["x-api-key"] == "sk-canary-anthropic"
 
 
 def test_what_is_no_reply_is_a_502(serve: Serve) -> None:
     with Exact() as exact:
-        gateway = serve(exact.url, general=GENERAL)
+        running = serve(exact.url, general=GENERAL)
         for body in (b"[]", b"<html>", b'{"choices": []}', b'{"choices": [{"message": 3}]}'):
             exact.pieces = [whole(body)]
-            reply = gateway.post("/v1/messages", {"model": "simple", "max_tokens": 5, "messages": ASK})
+            reply = running.post("/v1/messages", {"model": "simple", "max_tokens": 5, "messages": ASK})
             assert (reply.status_code, reply.json()["type"]) == (502, "error")
 
 
 def test_passed_through_keys_stay_with_their_provider(serve: Serve, upstream: Upstream) -> None:
-    gateway = serve(upstream.url, general=GENERAL, access="pass-through")
-    reply = gateway.post("/v1/messages", {"model": "simple", "max_tokens": 5, "messages": ASK}, {"x-api-key": "mine"})
+    running = serve(upstream.url, general=GENERAL, access="pass-through")
+    reply = running.post("/v1/messages", {"model": "simple", "max_tokens": 5, "messages": ASK}, {"x-api-key": "mine"})
     assert reply.status_code == 400
     assert "the key that is passed through is anthropic's" in reply.json()["error"]["message"]
     assert not upstream.requests
