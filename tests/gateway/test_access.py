@@ -130,7 +130,7 @@ def test_every_mistake_is_named_at_once() -> None:
         "gateway.upstreams.openai.url",
         "gateway.models.'a'",
     ]
-    with pytest.raises(SettingsError, match="gateway.host(.|\n)*unknown fleet 'clade'"):
+    with pytest.raises(SettingsError, match=r"gateway\.host(.|\n)*unknown fleet 'clade'"):
         Serving.load(Settings(fleet="clade", gateway=wrong), {})
 
 
