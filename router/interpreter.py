@@ -68,17 +68,21 @@ class Events:
         self._spoken = spoken
         self._chunks = replies.CompletionChunks(int(time.time()), include_usage=include_usage)
         self._events = replies.MessageEvents()
+        self._failed = False
 
     def feed(self, event: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The events that one amounts to, often none."""
         if self._spoken is Api.MESSAGES:
             return self._chunks.feed(event)
         chunk = responses.to_chunk(event) if self._spoken is Api.RESPONSES else event
-        return [] if chunk is None else self._events.feed(chunk)
+        if chunk is None:
+            return []
+        self._failed = self._failed or bool(chunk.get("error"))
+        return self._events.feed(chunk)
 
     def end(self) -> list[dict[str, Any]]:
-        """The events that close the caller's stream."""
-        return [] if self._spoken is Api.MESSAGES else self._events.end()
+        """The events that close the caller's stream; none after an error, which has closed it."""
+        return [] if self._spoken is Api.MESSAGES or self._failed else self._events.end()
 
 
 def _translated(body: Body, asked: Api, model: Model) -> tuple[Api, Body, tuple[str, ...]]:
