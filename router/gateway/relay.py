@@ -211,9 +211,10 @@ class Exchange:
         body = wire.decode(self._raw)
         asked = self._serving.asked(body, self._key)
         self._router = self._serving.router_for(self._api, self._key)
-        plan = self._router.plan(asked, self._api, self._context())
+        context = self._context()
+        plan = self._router.plan(asked, self._api, context)
         self._asked_same = asked is body and "router" not in body
-        self._attempts = Attempts(self._router, plan, asked, self._limits.max_retries)
+        self._attempts = Attempts(self._router, plan, asked, self._limits.max_retries, context)
 
     def _context(self) -> Context | None:
         """What rules may ask beside the body: headers, but none that holds a secret, and the name of the key."""
