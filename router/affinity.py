@@ -90,7 +90,10 @@ class Affinity:
         return None if found is None else _decode(found)
 
     def remember(self, plan: Plan, usage: Usage) -> None:
-        """Take in what a reply reported: what is warm now, how well the estimate of tokens was."""
+        """Take in what a reply reported: what is warm now, how well the estimate of tokens was.
+
+        Without a report only where the request went is remembered; what was believed warm stays so until it expires.
+        """
         route, model = plan.route, plan.decision.model
         if route is None or plan.decision.tier is None:
             return
@@ -100,7 +103,7 @@ class Affinity:
         prefix, at_s = route.prefix, plan.planned_at
         if usage.reported:
             self._learn(route, used, usage)
-        warm, head = self._after(route, used, usage, at_s)
+        warm, head = self._after(route, used, usage, at_s) if usage.reported else (_listed(route.warm), {})
         tier, p = plan.decision.tier, {t.value: q for t, q in plan.decision.p_suffices.items()}
         hold = Hold(route.conversation, route.required, tier, p, at_s, list(prefix.keys), warm)
         if route.conversation.startswith("c:"):
@@ -115,8 +118,7 @@ class Affinity:
         self, route: Route, used: Model, usage: Usage, at_s: float
     ) -> tuple[dict[str, list[Entry]], dict[str, list[Entry]]]:
         """What is warm after the reply, for the conversation and for the head."""
-        warm = {m: list(entries) for m, entries in route.warm.items()}
-        head = {m: list(entries) for m, entries in route.head_warm.items()}
+        warm, head = _listed(route.warm), _listed(route.head_warm)
         read, written = usage.cache_read_tokens, usage.cache_write_short_tokens + usage.cache_write_long_tokens
         for table, cached in ((warm, route.tail), (head, route.head)):
             mine = [e for e in table.get(used.id, ()) if e.expires_at_s > at_s]
@@ -315,6 +317,10 @@ class Affinity:
 def _refreshed(entry: Entry, model: Model, at_s: float) -> Entry:
     life_s = model.ttl_long_s if entry.is_long and model.ttl_long_s else model.ttl_short_s
     return msgspec.structs.replace(entry, expires_at_s=at_s + life_s)
+
+
+def _listed(warm: Mapping[str, Sequence[Entry]]) -> dict[str, list[Entry]]:
+    return {model: list(entries) for model, entries in warm.items()}
 
 
 def _day(at_s: float) -> dt.date:

@@ -203,7 +203,8 @@ class _Call:
 
     def finish(self, reply: Any) -> None:
         """Account for a complete reply."""
-        self._record(usages.read(reply, self._plan.api))
+        usage = usages.read(reply, self._plan.api)
+        self._record(usage, reply_chars=0 if usage.reported else usages.n_chars(reply))
 
     def keep(self, event: Any) -> bool:
         """Take in one stream event; False if the caller, who did not ask for it, should not see it."""
@@ -220,12 +221,13 @@ class _Call:
             notes = () if complete else ("the stream ended early: usage is what had been reported",)
             if self._error:
                 notes = (f"the provider broke the stream off: {self._error}", *notes)
-            self._record(self._meter.usage(), notes)
+            self._record(self._meter.usage(), notes, self._meter.n_chars)
 
-    def _record(self, usage: Usage, notes: tuple[str, ...] = ()) -> None:
+    def _record(self, usage: Usage, notes: tuple[str, ...] = (), reply_chars: int = 0) -> None:
         self._finished = True
         try:
-            record: Record = self._client.router.record(self._plan, usage, (*self._attempts.notes, *notes))
+            notes = (*self._attempts.notes, *notes)
+            record: Record = self._client.router.record(self._plan, usage, notes, reply_chars=reply_chars)
         except Exception as exc:  # the provider has answered and will bill: the reply must reach the caller
             _logger.warning("no record of a call to %s: %s: %s", self._plan.decision.model, type(exc).__name__, exc)
             return

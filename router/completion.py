@@ -108,7 +108,7 @@ async def complete_async(
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    """A reply in Messages form. `usage` is where the accounting looks for it."""
+    """A reply in Messages form. `usage` and `content` are where the accounting looks for them."""
 
     message: dict[str, Any]
     raw: Any
@@ -117,6 +117,10 @@ class _Answer(msgspec.Struct, frozen=True):
     @property
     def usage(self) -> Any:
         return self.message.get("usage")
+
+    @property
+    def content(self) -> Any:
+        return self.message.get("content")
 
 
 class _Board:

@@ -41,6 +41,9 @@ AUTO = "auto"
 """The model name that asks for a decision: "auto", or "auto:quality" for another operating point."""
 
 
+ESTIMATED = "usage estimated: the reply reported none"
+"""The note in a record whose counts and cost are estimates."""
+
 _TIERS = tuple(Tier)
 
 
@@ -356,9 +359,15 @@ class Router:
         awake = [tier for tier in higher if not self.breaker.rests(self.fleet.models[tier].id)]
         return self._moved(decision, awake[0] if awake else higher[-1], Reason.PROVIDER_FAULT, why)
 
-    def record(self, plan: Plan, usage: Usage, notes: tuple[str, ...] = ()) -> Record:
-        """Account for a reply: its cost and the baseline's at the day's prices, written to the store, if any."""
+    def record(self, plan: Plan, usage: Usage, notes: tuple[str, ...] = (), *, reply_chars: int = 0) -> Record:
+        """Account for a reply: its cost and the baseline's at the day's prices, written to the store, if any.
+
+        `reply_chars` is how much the model wrote, 0 where that is not known: where no usage was reported it is
+        estimated from it and the body, with a note, and nothing is learned from that.
+        """
         decision = plan.decision
+        if not usage.reported and reply_chars:
+            usage, notes = self._estimated(plan, reply_chars), (*notes, ESTIMATED)
         at = dt.datetime.fromtimestamp(plan.planned_at, dt.UTC)
         usd = ledger.cost(usage, self.catalog.find(decision.model), at.date())
         baseline_usd = None
@@ -381,6 +390,20 @@ class Router:
         if self.store is not None:
             self.store.write(record)
         return record
+
+    def _estimated(self, plan: Plan, reply_chars: int) -> Usage:
+        """Usage by the length of body and reply; all input as fresh, for nothing says that any was read from a cache.
+
+        What cannot be seen is not in it: images, and reasoning that the provider keeps to itself.
+        """
+        model = self.catalog.find(plan.decision.model)
+        if model is None:
+            return Usage(reported=False)
+        prefix = plan.route.prefix if plan.route else caching.read(plan.body, plan.api)
+        rate = self.affinity.tokens_per_unit(model, prefix)
+        return Usage(
+            fresh_tokens=round(prefix.size * rate), output_tokens=max(round(reply_chars * rate), 1), reported=False
+        )
 
     def _baseline(self, plan: Plan, usage: Usage) -> Decimal | None:
         """What the call adds to the baseline: the shares of its prompt that could be cached, in the tokens billed."""

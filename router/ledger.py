@@ -27,7 +27,7 @@ _PICO = Decimal(10) ** 12  # SQL sums integers exactly; every price is a multipl
 
 def cost(usage: Usage, model: Model | None, on: dt.date) -> Decimal | None:
     """USD for one reply; None (unknown) without usage, for an unknown model, or where a needed price is not known."""
-    if model is None or not usage.reported:
+    if model is None or not usage.is_known:
         return None
     price = model.price(on, usage.input_tokens)
     parts = (
@@ -90,7 +90,7 @@ class Baseline:
         `prefix_tokens` of the call's input could be cached under `prefix_key`, `known_tokens` of it were in the last
         request of `conversation`; `at_s` is when the request started.
         """
-        if not usage.reported:
+        if not usage.is_known:
             return None
         on = day(at_s)
         with self._lock:

@@ -14,16 +14,31 @@ from router.types import Api, Usage
 
 UNREPORTED = Usage(reported=False)
 
+_SAID = (
+    *("choices", "message", "delta", "content", "output", "summary", "tool_calls", "function"),
+    *("text", "thinking", "refusal", "reasoning_content", "name", "input", "arguments", "partial_json"),
+)
+"""The fields of replies and stream events, in all three formats, that hold what the model wrote, or hold those."""
+
 
 def read(reply: Any, api: Api) -> Usage:
     """Usage of a complete reply: an SDK object or a dict. `UNREPORTED` when the reply holds none."""
     return _normalised(_get(reply, "usage"), api)
 
 
+def n_chars(reply: Any) -> int:
+    """Characters that the model wrote in a complete reply, tool calls included: where no usage says how long it is."""
+    return sum(_said(_get(reply, name)) for name in ("content", "choices", "output"))
+
+
 class Meter:
-    """Collects the usage of one stream, event by event; reading it early gives what has been reported so far."""
+    """Collects the usage of one stream, event by event; reading it early gives what has been reported so far.
+
+    `n_chars` counts the characters that the model wrote.
+    """
 
     def __init__(self, api: Api) -> None:
+        self.n_chars = 0
         self._api = api
         self._start: Any = None
         self._last: Any = None
@@ -36,6 +51,7 @@ class Meter:
             self._last = _get(_get(event, "response"), "usage") or self._last
         else:
             self._last = _get(event, "usage") or self._last
+        self.n_chars += _said(_get(event, "choices" if self._api is Api.CHAT else "delta"))
 
     def usage(self) -> Usage:
         """The stream's usage. Anthropic's deltas are cumulative and lack the 5m / 1h split, which the start has."""
@@ -82,6 +98,21 @@ def _anthropic(usage: Any) -> Usage:
         cache_write_long_tokens=long,
         output_tokens=_count(usage, "output_tokens"),
     )
+
+
+def _said(value: Any) -> int:
+    n_chars, pending = 0, [value]
+    while pending:  # a loop, so that no nesting is too deep
+        value = pending.pop()
+        if isinstance(value, str):
+            n_chars += len(value)
+        elif isinstance(value, list):
+            pending += value
+        elif value is not None and not isinstance(value, int | float):
+            for name in _SAID:
+                inner = _get(value, name)
+                pending.append(str(inner) if name == "input" and inner is not None else inner)
+    return n_chars
 
 
 def _get(value: Any, name: str) -> Any:
