@@ -367,7 +367,9 @@ class Router:
         """
         decision = plan.decision
         if not usage.reported and reply_chars:
-            usage, notes = self._estimated(plan, reply_chars), (*notes, ESTIMATED)
+            usage, notes = self._estimated(plan, reply_chars, usage.is_batch), (*notes, ESTIMATED)
+        if usage.is_batch:
+            notes = (*notes, "batch: half the price")
         at = dt.datetime.fromtimestamp(plan.planned_at, dt.UTC)
         usd = ledger.cost(usage, self.catalog.find(decision.model), at.date())
         baseline_usd = None
@@ -391,19 +393,18 @@ class Router:
             self.store.write(record)
         return record
 
-    def _estimated(self, plan: Plan, reply_chars: int) -> Usage:
+    def _estimated(self, plan: Plan, reply_chars: int, is_batch: bool) -> Usage:
         """Usage by the length of body and reply; all input as fresh, for nothing says that any was read from a cache.
 
         What cannot be seen is not in it: images, and reasoning that the provider keeps to itself.
         """
         model = self.catalog.find(plan.decision.model)
         if model is None:
-            return Usage(reported=False)
+            return Usage(reported=False, is_batch=is_batch)
         prefix = plan.route.prefix if plan.route else caching.read(plan.body, plan.api)
         rate = self.affinity.tokens_per_unit(model, prefix)
-        return Usage(
-            fresh_tokens=round(prefix.size * rate), output_tokens=max(round(reply_chars * rate), 1), reported=False
-        )
+        n_input, n_output = round(prefix.size * rate), max(round(reply_chars * rate), 1)
+        return Usage(fresh_tokens=n_input, output_tokens=n_output, reported=False, is_batch=is_batch)
 
     def _baseline(self, plan: Plan, usage: Usage) -> Decimal | None:
         """What the call adds to the baseline: the shares of its prompt that could be cached, in the tokens billed."""

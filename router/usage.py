@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from router.types import Api, Usage
 
 UNREPORTED = Usage(reported=False)
@@ -21,9 +23,32 @@ _SAID = (
 """The fields of replies and stream events, in all three formats, that hold what the model wrote, or hold those."""
 
 
-def read(reply: Any, api: Api) -> Usage:
-    """Usage of a complete reply: an SDK object or a dict. `UNREPORTED` when the reply holds none."""
-    return _normalised(_get(reply, "usage"), api)
+def read(reply: Any, api: Api, *, is_batch: bool = False) -> Usage:
+    """Usage of a complete reply: an SDK object or a dict. `UNREPORTED` when the reply holds none.
+
+    Anthropic's usage says itself that it is a batch's (`service_tier`), OpenAI's does not.
+    """
+    usage = _get(reply, "usage")
+    found = _normalised(usage, api)
+    return (
+        msgspec.structs.replace(found, is_batch=True) if is_batch or _get(usage, "service_tier") == "batch" else found
+    )
+
+
+def read_batch(row: Any) -> Usage:
+    """Usage of one result of a batch: Anthropic's (an SDK object or a dict), or a line of OpenAI's output, parsed.
+
+    A row that failed, expired or was cancelled is not billed, so its usage is 0. Rows come in any order: `custom_id`
+    says whose each is. Sources: types/messages/message_batch_result.py of anthropic 2.12 and
+    https://developers.openai.com/api/docs/guides/batch, 2026-11-25.
+    """
+    if (result := _get(row, "result")) is not None:
+        reply, api = _get(result, "message"), Api.MESSAGES
+    else:
+        response = _get(row, "response")
+        reply = _get(response, "body") if _get(response, "status_code") == 200 else None
+        api = Api.RESPONSES if _get(reply, "object") == "response" else Api.CHAT
+    return Usage(is_batch=True) if reply is None else read(reply, api, is_batch=True)
 
 
 def n_chars(reply: Any) -> int:
