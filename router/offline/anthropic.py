@@ -165,13 +165,12 @@ def _capabilities(model: Claude, vision: bool) -> dict[str, Any]:
     def supported(is_supported: bool) -> dict[str, bool]:
         return {"supported": is_supported}
 
-    takes_effort = model.generation >= (4, 6) or model.name == "opus 4.5"
     return {
         "batch": supported(True),
         "citations": supported(True),
         "code_execution": supported(False),
         "context_management": supported(False),
-        "effort": {**supported(takes_effort), **{effort: supported(takes_effort) for effort in EFFORTS}},
+        "effort": {**supported(bool(model.efforts)), **{e: supported(e in model.efforts) for e in EFFORTS}},
         "image_input": supported(vision),
         "pdf_input": supported(False),
         "server_tools": {**supported(False), "code_execution": supported(False), "web_search": supported(False)},
