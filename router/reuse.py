@@ -8,7 +8,9 @@ first minutes of a class are not read as "nobody comes back".
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict, deque
+from math import inf
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +73,7 @@ class Reuse:
         self._grown, self._seen, self._output = 2.0, 100.0, 0.4  # units: 2 % longer each time, 0.4 % of it answered
         self._max_waiting = max_waiting
         self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
+        self._due_s = inf
         self._queues: tuple[deque[tuple[str, _Waiting]], ...] = tuple(deque() for _ in EDGES_S)
 
     def arrive(self, key: str, at_s: float, tier: int, *, new_turn: bool, units: float) -> int:
@@ -84,6 +87,7 @@ class Reuse:
         self._waiting[key] = now
         self._entered[now.stage, 0] += 1
         self._queues[0].append((key, now))
+        self._due_s = min(self._due_s, at_s + EDGES_S[0])
         if len(self._waiting) > self._max_waiting:
             self._waiting.popitem(last=False)
         return now.stage
@@ -94,7 +98,7 @@ class Reuse:
 
     def _follow(self, before: _Waiting, at_s: float, tier: int, new_turn: bool, units: float) -> None:
         gap_s, a = at_s - before.at_s, int(new_turn)
-        edge = int(np.searchsorted(EDGES_S, gap_s))
+        edge = bisect_left(EDGES_S, gap_s)
         if edge < _N_EDGES:
             self._events[before.stage, a, edge] += 1
             self._left[before.stage, edge] += 1
@@ -107,6 +111,8 @@ class Reuse:
 
     def _pass_time(self, now_s: float) -> None:
         """Prefixes that have waited past an edge did not come back before it."""
+        if now_s <= self._due_s:
+            return
         for number, (edge_s, queue) in enumerate(zip(EDGES_S, self._queues, strict=True)):
             while queue and queue[0][1].at_s < now_s - edge_s:
                 key, waiting = queue.popleft()
@@ -118,6 +124,9 @@ class Reuse:
                     self._queues[number + 1].append((key, waiting))
                 else:
                     del self._waiting[key]
+        self._due_s = min(
+            (q[0][1].at_s + edge_s for edge_s, q in zip(EDGES_S, self._queues, strict=True) if q), default=inf
+        )
 
     def p_next(self, ttl_short_s: float, ttl_long_s: float) -> Floats:
         """(stages, 2, 2): P(the next request comes in a loop / as a new turn, within the short TTL / by the long)."""
