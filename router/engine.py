@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from router import artifact, caching, catalog, conversation, dialect, ledger, policy, settings
-from router.affinity import Affinity
+from router.affinity import Affinity, Signal
 from router.artifact import Manifest
 from router.catalog import Catalog, Fleet, Model
 from router.classifier import Classifier
@@ -392,6 +392,17 @@ class Router:
         if self.store is not None:
             self.store.write(record)
         return record
+
+    def signals(self) -> list[Signal]:
+        """Cache use so far, by class of traffic and model: the hit rate in [0, 1], the misses by cause, and an `alert`.
+
+        `alert` is a sentence with the commonest cause where less than half of the input was read from cache in 20
+        requests or more, else None. They are of this process since it began; estimated usage does not count.
+
+        >>> [signal.alert for signal in Router.load().signals()]
+        []
+        """
+        return self.affinity.signals()
 
     def _estimated(self, plan: Plan, reply_chars: int, is_batch: bool) -> Usage:
         """Usage by the length of body and reply; all input as fresh, for nothing says that any was read from a cache.
