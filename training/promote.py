@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -39,17 +40,18 @@ def promote(models: Path, name: str, *, share: float | None = None, force: bool 
     """
     before = pointer_of(models)
     folder = artifact.load(artifact.member(models, name)).path  # every file is checked before anything changes
-    if name == before.champion and before.canary is None:
+    if name == before.champion and (before.canary is None or share is not None):
         raise NotPromoted(f"{name} is the champion of {models} already")
     if not force and name not in (artifact.SHIPPED, before.champion, *before.history):
         _ask_gate(folder, artifact.member(models, before.champion))
     if share is None:
-        history = before.history if name == before.champion else (*before.history, before.champion)
-        after = Pointer(name, history=history)
+        after = before.with_champion(name)
     else:
         if not 0 < share < 1:
             raise NotPromoted(f"a canary's share is {share:.0%}, expected above 0 % and below 100 %")
-        after = Pointer(before.champion, name, share, before.history)
+        now = dt.datetime.now(dt.UTC).replace(microsecond=0)
+        goes_on = name == before.canary and before.since is not None  # more or fewer conversations, the same trial
+        after = Pointer(before.champion, name, share, before.history, before.since if goes_on else now)
     models.mkdir(parents=True, exist_ok=True)
     rollout.write(models, after)
     return after
@@ -59,7 +61,7 @@ def roll_back(models: Path) -> Pointer:
     """Take back the canary, or else the last promotion. Raises NotPromoted when there is nothing to take back."""
     before = pointer_of(models)
     if before.canary is not None:
-        after = Pointer(before.champion, history=before.history)
+        after = before.without_canary()
     elif before.history:
         after = Pointer(before.history[-1], history=before.history[:-1])
         artifact.load(artifact.member(models, after.champion))

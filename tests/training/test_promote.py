@@ -51,7 +51,9 @@ def test_promote_and_roll_back(models: Path) -> None:
 
 
 def test_canary_then_all(models: Path) -> None:
-    assert promote.promote(models, "mine-v1", share=0.1) == Pointer("complexity-v2", "mine-v1", 0.1)
+    first = promote.promote(models, "mine-v1", share=0.1)
+    assert first == Pointer("complexity-v2", "mine-v1", 0.1, since=first.since)
+    assert promote.promote(models, "mine-v1", share=0.2).since == first.since  # a larger share is the same trial
     assert Router.load(models).manifest.name == "complexity"
     assert promote.roll_back(models) == Pointer("complexity-v2")
     promote.promote(models, "mine-v1", share=0.1)
@@ -60,6 +62,8 @@ def test_canary_then_all(models: Path) -> None:
         promote.promote(models, "mine-v1")
     with pytest.raises(NotPromoted, match="share is 100%"):
         promote.promote(models, "complexity-v2", share=1.0)
+    with pytest.raises(NotPromoted, match=r"champion of .* already"):
+        promote.promote(models, "mine-v1", share=0.5)
 
 
 def test_what_the_gate_refused_does_not_serve(models: Path) -> None:
@@ -185,7 +189,7 @@ def test_commands(models: Path, tmp_path: Path) -> None:
     feedback.write_text("\n".join(map(json.dumps, [*good, *good])))
     done = CliRunner().invoke(cli.models, ["rollback", "--models", str(models), "--if-worse", str(feedback)])
     assert done.exit_code == 1
-    assert rollout.read(models) == Pointer("complexity-v2", "mine-v1", 0.1)
+    assert "canary 10%" in run("list")
     assert "mine-v1" in run("promote", "mine-v1")
     report = json.loads(run("diff", "complexity-v2", "mine-v1", "--json"))
     assert report["operating_points"]["balanced"]["up"] == report["operating_points"]["balanced"]["down"] == 0
