@@ -172,6 +172,10 @@ class Router:
             canary=self.canary,
         )
 
+    def take_over(self, before: Router) -> None:
+        """Go on with what another router of the same fleet knows: conversations, warm caches, baseline, faults."""
+        self.affinity, self.baseline, self.breaker = before.affinity, before.baseline, before.breaker
+
     def serving(self, provider: str) -> Router:
         """This router if its fleet suits a client of that provider, else one like it with the provider's default fleet.
 
@@ -221,7 +225,7 @@ class Router:
             )
         options = CallOptions.of(request) if isinstance(request, Mapping) else CallOptions()
         point = operating_point or options.operating_point or self.operating_point
-        key = _key(options.conversation_id or "", None)
+        key = conversation_key(options.conversation_id)
         served = self._classifier_for(key, point)
         decision = self._decide(task, point, served, options, context)
         return msgspec.structs.replace(decision, artifact=served.name, conversation=key)
@@ -251,7 +255,7 @@ class Router:
         point = name.partition(":")[2] or options.operating_point or self.operating_point
         able, notes = policy.able(self.fleet, task, body, api)
         allowed = [tier for tier in able if options.allow(tier)]
-        key = _key(named, prefix)
+        key = conversation_key(named, prefix)
         served = self._classifier_for(key, point)
         decision = self._held(task, hold, allowed, point) or self._decide(
             task, point, served, options, context, (able, notes)
@@ -398,7 +402,7 @@ class Router:
         record of a model that the caller named, where nothing was decided.
         """
         if isinstance(about, str):
-            key = _key(about, None)
+            key = conversation_key(about)
             name = self._classifier_for(key, self.operating_point).name
         else:
             key, name = about.conversation, about.artifact
@@ -486,10 +490,12 @@ class Router:
         return name
 
 
-def _key(named: str, prefix: Prefix | None) -> str:
-    """The key of a conversation: by its name, else by its first message and what comes before it."""
-    if named:
-        return rollout.key_of(f"c:{named}")
+def conversation_key(name: str | None, prefix: Prefix | None = None) -> str:
+    """What stands for a conversation in decisions and feedback: by its name, else by its first message and what comes
+    before that; "" for one of which neither is known.
+    """
+    if name:
+        return rollout.key_of(f"c:{name}")
     if prefix is None:
         return ""
     return rollout.key_of(f"k:{prefix.keys[0]:x}" if len(prefix.keys) else f"p:{prefix.head_key}")

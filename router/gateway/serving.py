@@ -88,6 +88,14 @@ class Serving:
             serving.check_target(pattern, target)
         return serving
 
+    def take_over(self, before: Serving) -> None:
+        """Go on where another one stood: fleets that are still the same keep what they know of conversations."""
+        if self.settings.state != before.settings.state:
+            return
+        for name, router in before._routers.items():
+            if name in self.router.catalog.fleets and self._fleet(name).fleet == router.fleet:
+                self._fleet(name).take_over(router)
+
     def check_target(self, pattern: str, target: str) -> None:
         """Raises SettingsError for a mapping that no request could use."""
         point = target.partition(":")[2] if target.startswith(f"{AUTO}:") else None
