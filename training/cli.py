@@ -178,10 +178,11 @@ def models() -> None:
 @_models
 @_json
 def list_models(models_folder: Path, as_json: bool) -> None:
-    """The artifacts of the folder and the shipped one, with their role."""
+    """The artifacts of the folder and the shipped one, with their role, and what users said of them."""
     from training import promote
 
-    rows = promote.listed(models_folder)
+    pointer, users = _heard(models_folder)
+    rows = promote.listed(models_folder, users)
     if as_json:
         click.echo(json.dumps(rows))
         return
@@ -192,6 +193,8 @@ def list_models(models_folder: Path, as_json: bool) -> None:
             f"{row['name']:<24}{row['role']:<14}{row['n_labels'] or '-':>9}{row['gate'] or '-':>10}{gain:>8}"
             f"{row['bytes'] / 1e6:>6.1f}  {row['sha256'][:12]}"
         )
+    if users or pointer.canary:
+        click.echo(f"users say   {promote.said(pointer, users, _folder_option(models_folder))}")
 
 
 @models.command()
@@ -199,9 +202,9 @@ def list_models(models_folder: Path, as_json: bool) -> None:
 @_models
 @_json
 def show(name: str, models_folder: Path, as_json: bool) -> None:
-    """The card of an artifact and what the gate said; with --json its manifest."""
+    """The card of an artifact, what the gate said and, while it serves, what users say; with --json its manifest."""
     from router import artifact
-    from training import gate
+    from training import gate, promote
 
     folder = artifact.member(models_folder, name)
     if as_json:
@@ -211,6 +214,9 @@ def show(name: str, models_folder: Path, as_json: bool) -> None:
     click.echo(card.read_text("utf-8") if card.is_file() else f"{folder} has no card")
     if report := gate.read(folder):
         _print_gate(report)
+    pointer, users = _heard(models_folder)
+    if name in (pointer.champion, pointer.canary) and (users or pointer.canary):
+        click.echo(f"users say   {promote.said(pointer, users, _folder_option(models_folder))}")
 
 
 @models.command()
@@ -280,6 +286,20 @@ def rollback(models_folder: Path, if_worse: Path | None) -> None:
             sys.exit(1)
     promotion.roll_back(models_folder)
     click.echo(_serving(models_folder))
+
+
+def _heard(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The pointer of a folder and, since its canary began, what users said; that it cannot be read is no failure."""
+    from router import settings
+    from router.errors import TierwiseError
+    from training import promote
+
+    pointer = promote.pointer_of(folder)
+    try:
+        return pointer, promote.heard(settings.load(), pointer.since)
+    except TierwiseError as exc:
+        click.echo(str(exc), err=True)
+        return pointer, {}
 
 
 def _label_from_outcomes(source: Any, book: Any, base: Path) -> None:

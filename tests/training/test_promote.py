@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from router import ArtifactCorrupt, ArtifactNotFound, Router, artifact, rollout
+from router import ArtifactCorrupt, ArtifactNotFound, Ledger, Router, artifact, rollout
 from router.rollout import Feedback, Pointer, Verdict
 from training import cli, gate, promote
 from training.promote import NotPromoted
@@ -196,6 +196,41 @@ def test_commands(models: Path, tmp_path: Path) -> None:
     assert "go up" in run("diff", "complexity-v2", "mine-v1")
     assert "quality at equal cost" in run("show", "mine-v1")
     assert "mine-v1" in run("list")
+
+
+def test_what_users_say_is_shown_with_what_to_do(models: Path, tmp_path: Path) -> None:
+    """From the store that the settings name; the trial begins with the canary."""
+    Path("tierwise.toml").write_text(f'artifact = "{models}"\nledger = "{tmp_path}/ledger.db"\n')
+
+    def shown(*args: str) -> str:
+        done = CliRunner().invoke(cli.models, [*args, "--models", str(models)], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "users say" not in shown("list")
+    assert not Path("ledger.db").exists()
+    with Ledger(tmp_path / "ledger.db") as store:
+        store.keep_feedback("complexity-v2", "before", good=False)
+        assert "users say   complexity-v2 bad in 1 of 1 conversations" in shown("list")
+        shown("promote", "mine-v1", "--canary", "10%")
+        for number in range(150):
+            store.keep_feedback("complexity-v2", f"a{number}", good=number >= 3)
+            store.keep_feedback("mine-v1", f"b{number}", good=True)
+        told = (
+            "users say   complexity-v2 bad in 3 of 150, mine-v1 bad in 0 of 150 conversations; -2.0% bad conversations"
+        )
+        assert told in shown("list")
+        assert told in shown("show", "mine-v1")
+        assert shown("list").rstrip().endswith(": wait")
+        for number in range(100):
+            store.keep_feedback("mine-v1", f"b{number}", good=False)
+        assert f": tierwise models rollback --models {models}\n" in shown("show", "complexity-v2")
+    rows = {row["name"]: row for row in json.loads(shown("list", "--json"))}
+    assert (rows["mine-v1"]["n_judged"], rows["mine-v1"]["n_bad"]) == (150, 100)
+    (tmp_path / "ledger.db").write_bytes(b"no database, but long enough to look like one" * 50)
+    for rest in tmp_path.glob("ledger.db-*"):
+        rest.unlink()
+    assert "users' feedback cannot be read: file is not a database" in shown("list")
 
 
 def test_feedback_rows_are_checked(models: Path, tmp_path: Path) -> None:
