@@ -352,7 +352,7 @@ def _label_by_models(
         raise click.BadParameter(
             f"{judge_model!r} is no model of {chosen.provider} in the catalog", param_hint="--judge"
         )
-    judge, client = Judge.of(chosen, judging), client_for(chosen.provider)
+    judge, client = Judge.of(chosen, judging), client_for(chosen, is_batch=batch)
     most = label.most_usd(queries, by, judge, batch)
     limit = None if budget_usd is None else Decimal(str(budget_usd))
     how = "as batches at half the price" if batch else "call by call"
@@ -362,7 +362,7 @@ def _label_by_models(
     if not yes:
         click.confirm("Pay up to that?", abort=True, err=True)
     size = len(queries) if batch else label.BLOCK
-    with Journal(book.path.with_suffix(".journal.db")) as journal, _Bars() as progress:
+    with client, Journal(book.path.with_suffix(".journal.db")) as journal, _Bars() as progress:
         n_calls, n_done = len(queries) * (4 if by == "judge" else 1), 0
 
         def answered(n: int) -> None:
