@@ -14,6 +14,10 @@ import click
 from router.types import Tier
 
 _MODELS = Path("models")
+_CENSORED = (
+    "saw the simple and the complex tier only: what simple does not do counts as complex, so moderate is hardly "
+    "chosen; scores of a moderate model, --by ask or --by hand tell more"
+)
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _models = click.option(
     "--models",
@@ -167,6 +171,8 @@ def label(
             kappa = "not defined" if row["kappa"] is None else f"{row['kappa']:.2f}"
             click.echo(f"{' and '.join(row['methods'])} agree on {row['agree']:.0%} of {row['n']} texts, kappa {kappa}")
         click.echo(f"{len(book.labels)} labels in {out}")
+        if n_censored := sum(row.censored for row in book.labels):
+            click.echo(f"{n_censored} of them {_CENSORED}")
 
 
 @click.group()
@@ -447,6 +453,8 @@ def _print_retrained(out: Path, metrics: dict[str, Any], report: Any, champion: 
     click.echo(
         f"labels      {metrics['n_labels']}: {metrics['n_training']} train, {metrics['n_held_out']} held out; {shares}"
     )
+    if metrics["n_censored"]:
+        click.echo(f"two tiers   {metrics['n_censored']} labels {_CENSORED}")
     if conflicts["repeated_texts"]:
         rows = "; ".join("rows " + ", ".join(map(str, rows)) for rows in conflicts["examples_by_row"][:3])
         disagree = f", {conflicts['conflicting_texts']} with labels that disagree ({rows})" if rows else ""

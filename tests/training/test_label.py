@@ -69,6 +69,7 @@ def test_judge_compares_blind_in_both_orders(upstream: Upstream, fleet: str, is_
         labels = label.judge_labels(asked, Judge.of(FLEETS[fleet]), caller)
         assert [row.tier for row in labels] == [Tier.SIMPLE] * 3 + [Tier.COMPLEX] * 3
         assert {row.method for row in labels} == {"judge"}
+        assert all(row.censored for row in labels)  # two answers say nothing of the tier between
         assert FLEETS[fleet].top.id in labels[0].by
         assert len(upstream.bills) == 4 * len(asked)
         assert all(bill.is_batch == is_batch for bill in upstream.bills)
@@ -334,7 +335,7 @@ def test_command_asks_before_a_cent_is_spent(
     assert not upstream.bills
     done = CliRunner().invoke(cli.label, [*args, "--yes"])
     assert done.exit_code == 0, done.output
-    assert "10 labels in l.jsonl" in done.output
+    assert "10 labels in l.jsonl\n10 of them saw the simple and the complex tier only" in done.output
     n_bills = len(upstream.bills)
     done = CliRunner().invoke(cli.label, [*args, "--yes"])
     assert "10 labelled already" in done.output

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -11,6 +15,7 @@ from click.testing import CliRunner
 
 from router import ArtifactCorrupt, ArtifactNotFound, Ledger, Router, artifact, rollout
 from router.rollout import Feedback, Pointer, Verdict
+from tests.conftest import ROOT
 from training import cli, gate, promote
 from training.promote import NotPromoted
 
@@ -105,6 +110,37 @@ def test_killed_while_the_pointer_is_written_the_old_one_serves(models: Path, mo
         promote.roll_back(models)
     assert Router.load(models).manifest.name == "mine-v1"
     assert [row["name"] for row in promote.listed(models)] == ["complexity-v2", "mine-v1"]
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from training import cli
+real = {where}
+def killed(*args, **kwargs):
+    if {after}:
+        real(*args, **kwargs)
+    os.kill(os.getpid(), signal.SIGKILL)
+{where} = killed
+cli.models(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("where", ["os.fsync", "pathlib.Path.chmod", "pathlib.Path.replace"])
+@pytest.mark.parametrize("after", [False, True])
+def test_kill_9_in_the_middle_of_promoting(models: Path, where: str, after: bool) -> None:
+    """The pointer is the old one or the new one, whole; the same command again completes it."""
+    code = KILLED.format(where=where, after=after)
+    command = [sys.executable, "-c", code, "promote", "mine-v1", "--models", str(models)]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    is_done = where == "pathlib.Path.replace" and after
+    assert Router.load(models if rollout.read(models) else None).artifact_name == (
+        "mine-v1" if is_done else "complexity-v2"
+    )
+    if not is_done:
+        promote.promote(models, "mine-v1")
+    assert Router.load(models).artifact_name == "mine-v1"
+    assert {row["name"] for row in promote.listed(models)} == {"complexity-v2", "mine-v1"}
 
 
 @pytest.mark.parametrize(
