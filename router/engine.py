@@ -11,14 +11,16 @@ from typing import Any
 
 import msgspec
 
-from router import artifact, caching, catalog, conversation, dialect, ledger, policy, settings
+from router import artifact, caching, canary, catalog, conversation, dialect, ledger, policy, rollout, settings
 from router.affinity import Affinity, Signal
 from router.artifact import Manifest
+from router.canary import Canary, Loaded
 from router.catalog import Catalog, Fleet, Model
 from router.classifier import Classifier
 from router.errors import ClientError, RequestError
 from router.faults import Breaker
 from router.ledger import Baseline, Ledger
+from router.rollout import Verdict
 from router.rules import Context, Rule, Rules
 from router.state import State, open_state
 from router.types import (
@@ -99,10 +101,14 @@ class Router:
         breaker: Breaker | None = None,
         rules: Rules | None = None,
         state: State | None = None,
+        artifact_name: str | None = None,
+        canary: Canary | None = None,
     ) -> None:
         """Use `Router.load`. `clock` returns seconds since the epoch; a simulation passes its own."""
         self.classifier = classifier
         self.manifest = manifest
+        self.artifact_name = artifact_name or artifact.name_of(manifest)
+        self.canary = canary
         self.catalog = models
         self.fleet = fleet
         self.operating_point = self._known_point(operating_point)
@@ -113,6 +119,7 @@ class Router:
         self.breaker = breaker or Breaker()
         self.rules = rules or Rules()
         self.affinity = Affinity(fleet, state)
+        self._heard: Ledger | None = None
 
     @classmethod
     def load(
@@ -127,17 +134,18 @@ class Router:
     ) -> Router:
         """A router with the shipped artifact, or another by name or path; arguments win over the settings.
 
+        A folder with a pointer (`tierwise models promote`) gives its champion and, while there is one, its canary.
         Raises ArtifactError, CatalogError, SettingsError or RequestError, each naming the value and the remedy.
         """
         chosen = settings.load() if config is None else config
-        loaded = artifact.load(name_or_path or chosen.artifact)
+        champion, beside = canary.load(name_or_path or chosen.artifact, chosen)
         models = catalog.configured(chosen.fleets, chosen.models)
         fleet_name = fleet or chosen.fleet
         if store is None and chosen.ledger is not None:
             store = Ledger(chosen.ledger)
         return cls(
-            Classifier(loaded),
-            artifact.with_points(loaded.manifest, chosen.operating_points),
+            champion.classifier,
+            champion.manifest,
             models,
             models.fleet(fleet_name or catalog.DEFAULT_FLEETS["anthropic"]),
             operating_point=operating_point or chosen.operating_point,
@@ -146,6 +154,8 @@ class Router:
             fleet_is_default=fleet_name is None,
             rules=Rules(chosen.rules),
             state=open_state(chosen.state),
+            artifact_name=champion.name,
+            canary=beside,
         )
 
     def with_fleet(self, name: str, *, store: Ledger | None = None, clock: Callable[[], float] | None = None) -> Router:
@@ -161,7 +171,13 @@ class Router:
             breaker=self.breaker,
             rules=self.rules,
             state=self.affinity.state,
+            artifact_name=self.artifact_name,
+            canary=self.canary,
         )
+
+    def take_over(self, before: Router) -> None:
+        """Go on with what another router of the same fleet knows: conversations, warm caches, baseline, faults."""
+        self.affinity, self.baseline, self.breaker = before.affinity, before.baseline, before.breaker
 
     def serving(self, provider: str) -> Router:
         """This router if its fleet suits a client of that provider, else one like it with the provider's default fleet.
@@ -211,8 +227,12 @@ class Router:
                 "expected one of: a text, messages=[...], or a body with `messages` or `input`"
             )
         options = CallOptions.of(request) if isinstance(request, Mapping) else CallOptions()
+        point = operating_point or options.operating_point or self.operating_point
+        key = conversation_key(options.conversation_id)
+        served = self._classifier_for(key, point)
         rule = self.rules.match(task, context or Context(), self.clock())
-        return self._decide(task, operating_point or options.operating_point or self.operating_point, options, rule)
+        decision = self._decide(task, point, served, options, rule)
+        return msgspec.structs.replace(decision, artifact=served.name, conversation=key)
 
     def plan(self, body: Body, api: Api, context: Context | None = None, *, counts_only: bool = False) -> Plan:
         """The decision for a body, and the body to send: model filled in and cache breakpoints set for "auto".
@@ -240,7 +260,12 @@ class Router:
         able, notes = policy.able(self.fleet, task, body, api)
         rule = self.rules.match(task, context, planned_at)
         allowed = _bounded(able, options, rule)
-        decision = self._held(task, hold, allowed, point) or self._decide(task, point, options, rule, (able, notes))
+        key = conversation_key(named, prefix)
+        served = self._classifier_for(key, point)
+        decision = self._held(task, hold, allowed, point) or self._decide(
+            task, point, served, options, rule, (able, notes)
+        )
+        decision = msgspec.structs.replace(decision, artifact=served.name, conversation=key)
         if hold is not None and task.in_trouble and decision.reason is not Reason.RULE:
             decision = self._out_of_trouble(decision, hold, allowed)
         if self.breaker.rests(decision.model):
@@ -388,6 +413,8 @@ class Router:
             baseline_cost_usd=baseline_usd,
             saved_usd=None if usd is None or baseline_usd is None else baseline_usd - usd,
             notes=decision.notes + notes,
+            artifact=decision.artifact,
+            conversation=decision.conversation,
         )
         if self.store is not None:
             self.store.write(record)
@@ -417,6 +444,27 @@ class Router:
         n_input, n_output = round(prefix.size * rate), max(round(reply_chars * rate), 1)
         return Usage(fresh_tokens=n_input, output_tokens=n_output, reported=False, is_batch=is_batch)
 
+    def feedback(self, about: Record | str, *, good: bool) -> Verdict:
+        """Take in what a user said of a reply (its record), or of a conversation (its `conversation_id`).
+
+        A conversation counts once for the artifact that served it, as bad after one bad word. It is kept in the store,
+        without one in memory. A canary that is worse for sure is rolled back here and now. Raises RequestError for a
+        record of a model that the caller named, where nothing was decided.
+        """
+        if isinstance(about, str):
+            key = conversation_key(about)
+            name = self._classifier_for(key, self.operating_point).name
+        else:
+            key, name = about.conversation, about.artifact
+        if not key:
+            raise RequestError(f"feedback on {about!r}: no artifact decided; expected a routed call's record or its id")
+        if self._heard is None:
+            self._heard = self.store or Ledger()
+        self._heard.keep_feedback(name, key, good=good)
+        if self.canary is None:
+            return Verdict.HOLD
+        return self.canary.judge(self._heard.feedback(self.canary.pointer.since))
+
     def _baseline(self, plan: Plan, usage: Usage) -> Decimal | None:
         """What the call adds to the baseline: the shares of its prompt that could be cached, in the tokens billed."""
         if (route := plan.route) is None or not route.prefix.size:
@@ -436,6 +484,7 @@ class Router:
         self,
         task: Task,
         point: str,
+        served: Loaded,
         options: CallOptions,
         rule: Rule | None,
         takers: tuple[list[Tier], tuple[str, ...]] | None = None,
@@ -456,15 +505,15 @@ class Router:
         if not task.text or task.text.isspace():
             return self._up(allowed, {}, Reason.EMPTY_TASK, point, (*notes, "no text from a user to judge"))
         try:
-            prediction = self.classifier.predict(task.text)
+            prediction = served.classifier.predict(task.text)
             p_suffices = dict(zip(_TIERS, prediction.p_suffices, strict=True))
         except Exception as exc:  # whatever breaks in there, the request goes up and says so
             why = f"{type(exc).__name__}: {exc}"
             return self._up(allowed, {}, Reason.CLASSIFIER_ERROR, point, (*notes, why))
-        if prediction.novelty > self.manifest.max_novelty:
+        if prediction.novelty > served.manifest.max_novelty:
             why = f"unlike anything the model was fitted on (novelty {prediction.novelty:.2f})"
             return self._up(allowed, p_suffices, Reason.OUT_OF_DISTRIBUTION, point, (*notes, why))
-        thresholds = self.manifest.operating_points[point].thresholds
+        thresholds = served.manifest.operating_points[point].thresholds
         tier, reason = policy.decide(p_suffices, thresholds, self.fleet, allowed)
         if rule is not None and tier is not policy.decide(p_suffices, thresholds, self.fleet, unruled)[0]:
             reason = Reason.RULE
@@ -475,6 +524,13 @@ class Router:
     ) -> Decision:
         """The strongest tier that can take the request: where everything doubtful goes."""
         return Decision(allowed[-1], self.fleet.models[allowed[-1]].id, p, reason, point, notes)
+
+    def _classifier_for(self, key: str, point: str) -> Loaded:
+        """What serves a conversation: the champion, or the canary where it is the canary's and knows the point."""
+        found = self.canary.serves(key) if self.canary is not None else None
+        if found is not None and point in found.manifest.operating_points:
+            return found
+        return Loaded(self.artifact_name, self.classifier, self.manifest)
 
     def _known_point(self, name: str) -> str:
         if name not in self.manifest.operating_points:
@@ -493,6 +549,17 @@ def _bounded(able: Sequence[Tier], options: CallOptions, rule: Rule | None) -> l
 def _address(model: Model | None) -> tuple[str, str | None] | None:
     """What models have in common that cannot be reached together."""
     return None if model is None else (model.provider, model.base_url)
+
+
+def conversation_key(name: str | None, prefix: Prefix | None = None) -> str:
+    """What stands for a conversation in decisions and feedback: by its name, else by its first message and what comes
+    before that; "" for one of which neither is known.
+    """
+    if name:
+        return rollout.key_of(f"c:{name}")
+    if prefix is None:
+        return ""
+    return rollout.key_of(f"k:{prefix.keys[0]:x}" if len(prefix.keys) else f"p:{prefix.head_key}")
 
 
 def unasked(body: Body) -> dict[str, Any]:

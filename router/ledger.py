@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from router.catalog import Model
+from router.rollout import Feedback
 from router.types import Record, Usage
 
 BATCH_FACTOR = Decimal("0.5")
@@ -163,7 +164,25 @@ CREATE TABLE IF NOT EXISTS records (
   cache_write_short_tokens INTEGER NOT NULL, cache_write_long_tokens INTEGER NOT NULL,
   output_tokens INTEGER NOT NULL, usage_reported INTEGER NOT NULL,
   cost_picousd INTEGER, baseline_model TEXT, baseline_cost_picousd INTEGER, notes TEXT NOT NULL
-) STRICT
+) STRICT;
+CREATE TABLE IF NOT EXISTS feedback (
+  artifact TEXT, conversation TEXT, at TEXT NOT NULL, good INTEGER NOT NULL, PRIMARY KEY (artifact, conversation)
+) STRICT;
+"""
+# What later versions added to `records`; a file of an earlier one gets it when it is opened.
+_ADDED = {
+    "artifact": "TEXT NOT NULL DEFAULT ''",
+    "conversation": "TEXT NOT NULL DEFAULT ''",
+    "request_id": "TEXT",
+    "key": "TEXT",
+}
+_INDEXES = """
+CREATE INDEX IF NOT EXISTS records_conversation ON records (conversation) WHERE conversation != '';
+CREATE INDEX IF NOT EXISTS records_request_id ON records (request_id) WHERE request_id IS NOT NULL;
+"""
+_KEEP_FEEDBACK = """
+INSERT INTO feedback VALUES (?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET at = excluded.at, good = MIN(good, excluded.good)
 """
 
 
@@ -176,10 +195,10 @@ class Ledger:
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.execute(_SCHEMA)
+        self._prepare()
 
-    def write(self, record: Record) -> None:
-        """Append one record."""
+    def write(self, record: Record, request_id: str | None = None, key: str | None = None) -> None:
+        """Append one record; a gateway names the request and whose key it came with."""
         usage = record.usage
         row = (
             record.at.isoformat(),
@@ -197,9 +216,26 @@ class Ledger:
             record.baseline_model,
             _pico(record.baseline_cost_usd),
             json.dumps(record.notes),
+            record.artifact,
+            record.conversation,
+            request_id,
+            key,
         )
         with self._lock:
             self._db.execute(f"INSERT INTO records VALUES (NULL{', ?' * len(row)})", row)
+
+    def keep_feedback(self, artifact: str, conversation: str, *, good: bool) -> None:
+        """Count a conversation for the artifact that served it: once, and as bad after one bad word."""
+        now = dt.datetime.now(dt.UTC).isoformat()
+        with self._lock:
+            self._db.execute(_KEEP_FEEDBACK, (artifact, conversation, now, good))
+
+    def feedback(self, since: dt.datetime | None = None) -> dict[str, Feedback]:
+        """What users said of each artifact's conversations, from a time on."""
+        query = "SELECT artifact, COUNT(*), SUM(1 - good) FROM feedback WHERE at >= ? GROUP BY artifact"
+        start = "" if since is None else since.astimezone(dt.UTC).isoformat()
+        with self._lock:
+            return {name: Feedback(n, n_bad) for name, n, n_bad in self._db.execute(query, (start,))}
 
     def by_model(self) -> list[dict[str, Any]]:
         """Totals a tier and model: n_requests, tokens by kind, cost_usd, baseline_cost_usd, n_unpriced."""
@@ -220,6 +256,22 @@ class Ledger:
             for money in ("cost_usd", "baseline_cost_usd"):
                 row[money] = None if row[money] is None else Decimal(row[money]) / _PICO
         return rows
+
+    def _prepare(self) -> None:
+        """Create the tables, or add to those of an earlier version what they lack, all or nothing."""
+        if self._columns() >= _ADDED.keys():
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        for statement in filter(str.strip, _SCHEMA.split(";")):
+            self._db.execute(statement)
+        for column in [name for name in _ADDED if name not in self._columns()]:
+            self._db.execute(f"ALTER TABLE records ADD COLUMN {column} {_ADDED[column]}")
+        for statement in filter(str.strip, _INDEXES.split(";")):
+            self._db.execute(statement)
+        self._db.execute("COMMIT")
+
+    def _columns(self) -> set[str]:
+        return {row[1] for row in self._db.execute("PRAGMA table_info(records)")}
 
     def __enter__(self) -> Ledger:
         return self

@@ -83,6 +83,8 @@ class Decision(msgspec.Struct, frozen=True):
     `p_suffices` maps each tier to q = P(its answer is as good as the top tier's), in [0, 1], non-decreasing from
     simple to complex, 1.0 for the last. It is empty when nothing was judged (`EXPLICIT_MODEL`, `EMPTY_TASK`,
     `CLASSIFIER_ERROR`, a `RULE` that names a tier). `tier` is None only for an explicit model that is not in the fleet.
+    `artifact` serves the `conversation`, whose key (router/rollout.py) is "" where none is known; both are "" for an
+    explicit model.
     """
 
     tier: Tier | None
@@ -91,6 +93,8 @@ class Decision(msgspec.Struct, frozen=True):
     reason: Reason
     operating_point: str
     notes: tuple[str, ...] = ()
+    artifact: str = ""
+    conversation: str = ""
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -254,7 +258,7 @@ class Record(msgspec.Struct, frozen=True):
 
     `baseline_cost_usd` is what the same call adds on the fleet's top model WITH prompt caching at its better TTL;
     `saved_usd` is baseline minus cost and may be negative. Both are None for an explicit model, which Tierwise
-    did not choose.
+    did not choose. `artifact` and `conversation` are the decision's: what feedback counts for.
     """
 
     at: dt.datetime
@@ -268,3 +272,5 @@ class Record(msgspec.Struct, frozen=True):
     baseline_cost_usd: Decimal | None
     saved_usd: Decimal | None
     notes: tuple[str, ...] = ()
+    artifact: str = ""
+    conversation: str = ""

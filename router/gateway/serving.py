@@ -90,6 +90,14 @@ class Serving:
             raise SettingsError("\n".join(problems))
         return cls(settings, router, environ)
 
+    def take_over(self, before: Serving) -> None:
+        """Go on where another one stood: fleets that are still the same keep what they know of conversations."""
+        if self.settings.state != before.settings.state:
+            return
+        for name, router in before._routers.items():
+            if name in self.router.catalog.fleets and self._fleet(name).fleet == router.fleet:
+                self._fleet(name).take_over(router)
+
     def router_for(self, api: Api, key: Key | None) -> Router:
         """The router of the key's fleet, else of the chosen one, else of the default fleet for that API's provider."""
         if key is not None and key.fleet is not None:
