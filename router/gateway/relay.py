@@ -11,6 +11,7 @@ import io
 import logging
 import secrets
 import time
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ _logger = logging.getLogger("tierwise")
 _PROCESS, _NUMBERS = secrets.token_hex(8), count()  # request ids: unique without asking the kernel each time
 _SKIPPED = ("User-Agent", "Accept", "Content-Type")  # headers that aiohttp would add of its own
 _WATCH_AFTER_S = 0.05  # most replies take longer; looking for a caller who leaves costs a task of its own
+_LINGER_S = 2.0
 _LARGE_BYTES = 1 << 20  # above it aiohttp wants a file rather than bytes
 
 # The status that each error event stands for: https://platform.claude.com/docs/en/api/errors (2026-11-22)
@@ -376,7 +378,14 @@ class Exchange:
         headers.append((b"content-length", str(len(body)).encode()))
         self._begun = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
+        lingers = not self._body_read and status != 408
+        await self._send({"type": "http.response.body", "body": body, "more_body": lingers})
+        if lingers:  # a connection that is closed with bytes unread is reset, and with it the reply
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LINGER_S):
+                    while (await self._receive()).get("more_body", False):
+                        pass
+            await self._send({"type": "http.response.body", "body": b""})
         self._count(status)
 
     def _own_headers(self) -> RawHeaders:
