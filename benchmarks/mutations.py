@@ -1,0 +1,274 @@
+"""Requests that no client should send: real-shaped bodies, mutated; bytes on the wire, broken. All from one seed."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+PATHS = {"messages": "/v1/messages", "chat": "/v1/chat/completions", "responses": "/v1/responses"}
+RELAYED = (*PATHS.values(), "/v1/messages/count_tokens", "/v1/responses/input_tokens")
+OTHERS = (*RELAYED[3:], "/v1/models", "/v1/models/auto", "/healthz", "/readyz", "/metrics", "/api/hello", "/v1", "/")
+MODELS = ("auto", "auto", "auto:economy", "auto:quality", "auto:none", "auto:", "simple", "complex", "gpt-6-luna", "x")
+RAW = "\x00raw:"  # a string that is replaced by what follows, after the rest has become JSON
+_RAW_STRING = re.compile(r'"(?:\\u0000|\x00)raw:((?:[^"\\]|\\.)*)"')
+DEEP = (3, 60, 900, 20_000)
+JUNK: tuple[Any, ...] = (
+    None, True, False, 0, -1, 1.5, "", " ", "auto", "user", [], {}, [[]], [None], {"": None}, {"type": "text"},
+    {"type": "ephemeral"}, {"type": "text", "text": None}, {"role": "user", "content": "hi"}, "\ud800", "a\udfffb",
+    "\x00", "\u202e\u2066", "\U0001f9d1\u200d\U0001f680" * 40, "x" * 5000, 2**31, 2**63, 2**64, -(2**63), 10**30,
+    RAW + "1e400", RAW + "-1e-400", RAW + "1" + "0" * 400, RAW + "NaN", RAW + "-Infinity", RAW + "01", RAW + "1.",
+    RAW + '"\\ud83d"', RAW + '"\\u0000"', RAW + '"\\x"', RAW + "'a'",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Request:
+    """What goes over the wire. `is_whole`: the bytes are HTTP, so there must be a reply to them."""
+
+    sent: tuple[bytes, ...]
+    is_whole: bool
+    framing: str
+    leaves: bool = False
+
+
+def request(seed: int, number: int, conversations: list[dict[str, Any]]) -> Request:
+    """The request of that number, always the same."""
+    rng = random.Random(f"{seed}:{number}")
+    row = rng.choice(conversations)
+    path = PATHS[row["api"]] if rng.random() < 0.85 else rng.choice((*PATHS.values(), *OTHERS))
+    body = _structural(rng, row["body"], conversations)
+    raw = _textual(rng, _encode(rng, body))
+    made = _framed(rng, path, raw)
+    return made if path in RELAYED else replace(made, is_whole=False)  # who posts to the others may be cut off
+
+
+def _structural(rng: random.Random, body: dict[str, Any], conversations: list[dict[str, Any]]) -> Any:
+    body = copy.deepcopy(body)
+    if rng.random() < 0.8:
+        body["model"] = rng.choice(MODELS)
+    if rng.random() < 0.3:
+        body["stream"] = True
+    if rng.random() < 0.1:
+        body["router"] = {rng.choice(("min_tier", "max_tier", "session", "operating_point")): rng.choice(JUNK)}
+    for _ in range(rng.choice((0, 1, 1, 1, 2, 3, 6))):
+        holders = list(_holders(body))
+        if not holders:
+            break
+        holder = rng.choice(holders)
+        at = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
+        rng.choice(_MUTATIONS)(rng, holder, at, rng.choice(conversations)["body"])
+    return body if rng.random() > 0.01 else rng.choice((*JUNK, [body], body.get("messages")))
+
+
+def _holders(value: Any) -> Any:
+    """Every list and dict in it that is not empty."""
+    if isinstance(value, (dict, list)) and value:
+        yield value
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _holders(inner)
+
+
+def _replace(rng: random.Random, holder: Any, at: Any, _: Any) -> None:
+    holder[at] = rng.choice(JUNK)
+
+
+def _drop(_rng: random.Random, holder: Any, at: Any, _: Any) -> None:
+    del holder[at]
+
+
+def _repeat(rng: random.Random, holder: Any, at: Any, _: Any) -> None:
+    if isinstance(holder, list):
+        holder[at:at] = [holder[at]] * rng.choice((1, 2, 30))
+    else:
+        holder[f"{at}_"] = holder[at]
+
+
+def _retype(rng: random.Random, holder: Any, at: Any, _: Any) -> None:
+    value = holder[at]
+    others: list[Any] = [[value], {"a": value}, str(value), json.dumps(value), not value]
+    if isinstance(value, str):
+        others += [list(value[:50]), {"text": value}, [{"type": "text", "text": value}], len(value), value[::-1]]
+    if isinstance(value, dict):
+        others += [list(value), list(value.values()), [[k, v] for k, v in value.items()]]
+    if isinstance(value, list):
+        others += [{str(i): inner for i, inner in enumerate(value)}, value[0] if value else None]
+    holder[at] = rng.choice(others)
+
+
+def _nest(rng: random.Random, holder: Any, at: Any, _: Any) -> None:
+    depth = rng.choice(DEEP)
+    opens, closes = rng.choice((("[", "]"), ('{"a":', "}"), ('[{"content":', "}]")))
+    holder[at] = f"{RAW}{opens * depth}1{closes * depth}"
+
+
+def _rename(rng: random.Random, holder: Any, at: Any, _: Any) -> None:
+    if isinstance(holder, dict):
+        holder[rng.choice((at.upper(), f"{at}\x00", "type", "cache_control", "content", "\ud800", ""))] = holder.pop(at)
+
+
+def _graft(rng: random.Random, holder: Any, at: Any, other: Any) -> None:
+    key = rng.choice(list(other))
+    if isinstance(holder, dict):
+        holder[key] = copy.deepcopy(other[key])
+    else:
+        holder[at] = copy.deepcopy(other[key])
+
+
+def _spoil(rng: random.Random, holder: Any, at: Any, _: Any) -> None:
+    value = holder[at]
+    if isinstance(value, str):
+        cut = rng.randrange(len(value) + 1)
+        piece = rng.choice(
+            ("\ud83d", "\x00", "\r\n\r\n", "data: [DONE]\n\n", "\u2028", "<system-reminder>", "\x7f", "é" * 99)
+        )
+        holder[at] = value[:cut] + piece + value[cut:]
+    elif isinstance(value, (int, float)):
+        holder[at] = rng.choice((-value, value * 1e9, value + 0.5, float(value), 2**62))
+    else:
+        holder[at] = rng.choice(JUNK)
+
+
+def _mark(rng: random.Random, holder: Any, _at: Any, _: Any) -> None:
+    if isinstance(holder, dict):
+        holder["cache_control"] = {
+            "type": rng.choice(("ephemeral", "x", None)),
+            "ttl": rng.choice(("5m", "1h", "9d", 5)),
+        }
+
+
+_MUTATIONS: tuple[Callable[[random.Random, Any, Any, Any], None], ...] = (
+    _replace, _drop, _repeat, _retype, _nest, _rename, _graft, _spoil, _mark,
+)  # fmt: skip
+
+
+def _encode(rng: random.Random, body: Any) -> bytes:
+    text = json.dumps(body, ensure_ascii=rng.random() < 0.3, separators=rng.choice(((",", ":"), (", ", ": "))))
+    if "raw:" in text:
+        text = _RAW_STRING.sub(lambda found: json.loads(f'"{found[1]}"'), text)
+    return text.encode("utf-8", "surrogatepass")  # invalid UTF-8 where a surrogate stands alone
+
+
+def _textual(rng: random.Random, raw: bytes) -> bytes:
+    """Leave most bodies alone."""
+    cut = rng.randrange(len(raw) + 1)
+    after = min(cut + rng.randrange(20), len(raw))
+    kind = rng.randrange(40)
+    if kind == 0:
+        return raw[:cut]
+    if kind == 1:
+        return raw[:cut] + raw[after:]
+    if kind == 2:
+        return (
+            raw[:cut]
+            + rng.choice((b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\x00", b"\xef\xbb\xbf", b"\xf5\x80"))
+            + raw[cut:]
+        )
+    if kind == 3:
+        return raw[:cut] + bytes(b ^ 1 << rng.randrange(8) for b in raw[cut:after]) + raw[after:]
+    if kind == 4:
+        return rng.choice(
+            (b"", b"{}", b"null", b"[]", b'"auto"', b"{" * 5000, b"\xef\xbb\xbf" + raw, raw + b"x", raw * 2)
+        )
+    if kind == 5:
+        return raw.decode("utf-8", "replace").encode(rng.choice(("utf-16", "utf-32-le", "utf-8-sig")))
+    if kind == 6:  # a key twice
+        keys = list(re.finditer(rb'"(\w+)":', raw))
+        if keys:
+            key = rng.choice(keys)
+            junk = rng.choice((b"null", b'"auto"', b"[]", b'{"type":"x"}', b"1e5"))
+            return raw[: key.start()] + key[0] + junk + b"," + raw[key.start() :]
+    if kind == 7:
+        return gzip.compress(raw, 1)
+    if kind == 8 and rng.random() < 0.2:
+        return raw + b" " * rng.choice((200_000, 400_000))
+    return raw
+
+
+def _framed(rng: random.Random, path: str, raw: bytes) -> Request:
+    method = "POST" if path in PATHS.values() or rng.random() < 0.5 else rng.choice(("GET", "HEAD"))
+    if method != "POST":
+        raw = raw[:2000]
+    query = rng.choice(("", "", "", "?beta=true", "?a=%ff&b", "?limit=1000", "?" + "q" * 3000))
+    lines = [f"{method} {path}{query} HTTP/1.1".encode(), b"host: localhost", b"connection: close"]
+    lines.append(rng.choice((b"content-type: application/json", b"content-type: text/plain", b"content-type: \xff")))
+    for header in rng.sample(_HEADERS, rng.choice((0, 0, 0, 1, 2))):
+        lines.append(header)
+    length = f"content-length: {len(raw)}".encode()
+    kind = rng.choice(_FRAMINGS) if rng.random() < 0.3 else "length"
+    if kind == "chunked" or kind == "bad chunk":
+        wire = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in _parts(rng, raw)) + b"0\r\n\r\n"
+        if kind == "bad chunk":
+            cut = rng.randrange(len(wire))
+            wire = wire[:cut] + rng.choice((b"\r\n", b"zz", b"-1\r\n", b"ffffffffffffffffff\r\n")) + wire[cut:]
+        head = b"\r\n".join([*lines, b"transfer-encoding: chunked", b"", b""])
+        return Request((head + wire,), kind == "chunked", kind)
+    wrong = _LENGTHS.get(kind)
+    if wrong is not None:
+        length = b"content-length: " + wrong(len(raw))
+    if kind == "none":
+        length = b"x-length: none"
+    if kind == "both":
+        length += b"\r\ntransfer-encoding: chunked"
+    if kind == "1.0":
+        lines[0] = lines[0].replace(b"HTTP/1.1", b"HTTP/1.0")
+    if kind == "expect":
+        length += b"\r\nexpect: 100-continue"
+    head = b"\r\n".join([*lines, length, b"", b""])
+    if kind == "pipelined":
+        first = head.replace(b"connection: close", b"connection: keep-alive") + raw
+        return Request((first + b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",), True, kind)
+    if kind == "slow":
+        cut = rng.randrange(len(head + raw))
+        return Request(((head + raw)[:cut], (head + raw)[cut:]), True, kind)
+    if kind == "leaves early":
+        return Request(((head + raw)[: rng.randrange(len(head + raw))],), False, kind, leaves=True)
+    if kind == "leaves":
+        return Request((head + raw,), False, kind, leaves=True)
+    return Request((head + raw,), kind in ("length", "1.0", "expect"), kind)
+
+
+def _parts(rng: random.Random, raw: bytes) -> list[bytes]:
+    parts = []
+    while raw:
+        size = rng.choice((1, 7, 100, 5000, 70_000))
+        parts.append(raw[:size])
+        raw = raw[size:]
+    return parts if len(parts) < 2000 else [b"".join(parts)]
+
+
+_LENGTHS: dict[str, Callable[[int], bytes]] = {
+    "too long": lambda n: b"%d" % (n + 10),
+    "too short": lambda n: b"%d" % max(n - 10, 0),
+    "huge": lambda _: b"9" * 15,
+    "no number": lambda _: b"ten",
+    "negative": lambda _: b"-1",
+    "twice": lambda n: b"%d\r\ncontent-length: %d" % (n, n + 1),
+}
+_FRAMINGS = (
+    *("chunked", "slow", "leaves", "leaves early", "pipelined", "chunked", "slow", "leaves"),
+    *("bad chunk", "none", "both", "1.0", "expect", *_LENGTHS),
+)
+_HEADERS = (
+    b"anthropic-version: 2023-06-01",
+    b"anthropic-version: \xff\xfe",
+    b"anthropic-beta: a,b\r\nanthropic-beta: c",
+    b"x-api-key: \xe9",
+    b"authorization: Bearer",
+    b"authorization: bearer tw-\xff",
+    b"content-encoding: gzip",
+    b"content-encoding: identity",
+    b"x-claude-code-session-id: " + b"s" * 500,
+    b"x-claude-code-session-id: \xf0\x9f",
+    b"accept: text/event-stream",
+    b"x-large: " + b"l" * 40_000,
+    b"x-empty:",
+    b"cookie: a=b",
+    b"te: trailers",
+    b"user-agent: \xc3\xa9",
+)

@@ -1,0 +1,58 @@
+"""What no client should send: every request is answered as its API answers, and what was delivered is recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from router.offline import Upstream
+from tests.conftest import ROOT
+from tests.gateway.conftest import HELLO, Running, Serve
+
+REQUESTS = os.environ.get("TIERWISE_FUZZ_REQUESTS", "600")
+SEED = os.environ.get("TIERWISE_FUZZ_SEED", "1")
+
+
+def test_mutated_requests_meet_no_bug_and_no_hang_and_lose_no_record() -> None:
+    """A few of what benchmarks/fuzz.py sends; TIERWISE_FUZZ_REQUESTS=100000 sends what it does by default."""
+    command = [sys.executable, str(ROOT / "benchmarks/fuzz.py"), "--requests", REQUESTS, "--seed", SEED]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr[-2000:]
+    report = json.loads(done.stdout)
+    assert report["ok"], report
+    assert report["delivered"] > int(REQUESTS) // 10
+    assert {"400", "413", "415"} <= report["by_status"].keys()
+
+
+@pytest.mark.parametrize("odd", [["text"], {"a": 1}, "a\ud800"])
+def test_types_that_have_no_hash_and_text_that_has_no_bytes(gateway: Running, odd: Any) -> None:
+    message = {"role": "user", "content": [{"type": odd, "text": "hi"}, {"type": "text", "text": "hi"}], "type": odd}
+    for path, body in (
+        ("/v1/messages", {**HELLO, "messages": [message]}),
+        ("/v1/messages", {**HELLO, "router": {"min_tier": odd}}),
+        ("/v1/chat/completions", {**HELLO, "messages": [{"role": odd, "content": "hi"}, message]}),
+        ("/v1/responses", {"model": "auto", "input": [message, {"type": odd}], "tools": [{"type": odd}]}),
+    ):
+        reply = gateway.post(path, json.dumps(body).encode())
+        assert reply.status_code in (200, 400), reply.text
+        assert "a bug of" not in reply.text
+
+
+def test_a_refusal_reaches_a_caller_who_is_still_sending(serve: Serve, upstream: Upstream) -> None:
+    """Closed with bytes unread, the connection would be reset and the reply lost: what a proxy in front would see."""
+    gateway = serve(upstream.url, max_body_bytes=1000)
+    host, _, port = gateway.url.removeprefix("http://").partition(":")
+    body = b"x" * 4_000_000
+    head = b"POST /v1/messages HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with socket.create_connection((host, int(port)), timeout=10) as caller:
+        caller.sendall(head + body)
+        got = b"".join(iter(lambda: caller.recv(65536), b""))
+    assert got.startswith(b"HTTP/1.1 413 ")
+    assert json.loads(got.partition(b"\r\n\r\n")[2])["error"]["type"] == "request_too_large"
