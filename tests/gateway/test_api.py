@@ -1,4 +1,4 @@
-"""The endpoints as an OpenAPI document, and whatever Schemathesis makes of it: answered as it says, never with a 5xx."""
+"""The endpoints as an OpenAPI document, and what Schemathesis makes of it: answered as it says, never with a 5xx."""
 
 from __future__ import annotations
 
