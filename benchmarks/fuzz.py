@@ -38,6 +38,7 @@ HANGS_AFTER_S = 20.0
 CONCURRENCY = 16
 KEEP = 20
 SETTINGS = """
+{fleet}
 [gateway]
 port = {port}
 state_dir = "{folder}/state"
@@ -47,6 +48,13 @@ idle_timeout_s = 0.5
 url = "{url}"
 [gateway.upstreams.openai]
 url = "{url}/v1"
+"""
+MIXED = """
+fleet = "mixed"
+[fleets.mixed]
+simple = "gpt-6-luna"
+moderate = "claude-sonnet-4-6"
+complex = "gpt-6.1-sol"
 """
 
 
@@ -73,6 +81,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=100_000, help="how many (default 100,000)")
     parser.add_argument("--seed", type=int, default=1, help="another seed, other requests (default 1)")
     parser.add_argument("--first", type=int, default=0, help="number of the first request (default 0)")
+    parser.add_argument("--mixed", action="store_true", help="a fleet of both providers: bodies and replies translated")
     parser.add_argument("--log", type=Path, help="keep the gateway's log there")
     parser.add_argument("--show", type=int, metavar="NUMBER", help="print this request and stop")
     options = parser.parse_args()
@@ -92,7 +101,7 @@ def run(folder: Path, upstream: Upstream, options: argparse.Namespace, conversat
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     config, log = folder / "tierwise.toml", folder / "log"
-    config.write_text(SETTINGS.format(port=port, folder=folder, url=upstream.url))
+    config.write_text(SETTINGS.format(fleet=MIXED if options.mixed else "", port=port, folder=folder, url=upstream.url))
     command = [sys.executable, "-m", "router.cli", "serve", "--config", str(config)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "ANTHROPIC_API_KEY": "offline", "OPENAI_API_KEY": "offline"}
     with log.open("wb") as out:
@@ -144,7 +153,9 @@ def errors_of(log: str) -> Counter[str]:
         if " ERROR " in said or "Traceback" in said:
             lines = said.rstrip().splitlines()
             places = [line.strip() for line in lines if line.startswith("  File ")]
-            errors[f"{re.sub(r'req_[0-9a-f]+', 'req_', lines[-1])} {places[-1] if places else ''}".strip()] += 1
+            errors[
+                f"{re.sub(r'req_[0-9a-f]+|^[-0-9]+ [:,0-9]+ ', '', lines[-1])} {places[-1] if places else ''}".strip()
+            ] += 1
     return errors
 
 

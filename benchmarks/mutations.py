@@ -55,7 +55,7 @@ def _structural(rng: random.Random, body: dict[str, Any], conversations: list[di
     if rng.random() < 0.3:
         body["stream"] = True
     if rng.random() < 0.1:
-        body["router"] = {rng.choice(("min_tier", "max_tier", "session", "operating_point")): rng.choice(JUNK)}
+        body["router"] = {rng.choice(("min_tier", "max_tier", "session", "operating_point")): _junk(rng)}
     for _ in range(rng.choice((0, 1, 1, 1, 2, 3, 6))):
         holders = list(_holders(body))
         if not holders:
@@ -63,7 +63,11 @@ def _structural(rng: random.Random, body: dict[str, Any], conversations: list[di
         holder = rng.choice(holders)
         at = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
         rng.choice(_MUTATIONS)(rng, holder, at, rng.choice(conversations)["body"])
-    return body if rng.random() > 0.01 else rng.choice((*JUNK, [body], body.get("messages")))
+    return body if rng.random() > 0.01 else rng.choice((_junk(rng), [body], body.get("messages")))
+
+
+def _junk(rng: random.Random) -> Any:
+    return copy.deepcopy(rng.choice(JUNK))
 
 
 def _holders(value: Any) -> Any:
@@ -75,7 +79,7 @@ def _holders(value: Any) -> Any:
 
 
 def _replace(rng: random.Random, holder: Any, at: Any, _: Any) -> None:
-    holder[at] = rng.choice(JUNK)
+    holder[at] = _junk(rng)
 
 
 def _drop(_rng: random.Random, holder: Any, at: Any, _: Any) -> None:
@@ -84,7 +88,7 @@ def _drop(_rng: random.Random, holder: Any, at: Any, _: Any) -> None:
 
 def _repeat(rng: random.Random, holder: Any, at: Any, _: Any) -> None:
     if isinstance(holder, list):
-        holder[at:at] = [holder[at]] * rng.choice((1, 2, 30))
+        holder[at:at] = [holder[at]] * rng.choice((1, 2, 8))
     else:
         holder[f"{at}_"] = holder[at]
 
@@ -131,7 +135,7 @@ def _spoil(rng: random.Random, holder: Any, at: Any, _: Any) -> None:
     elif isinstance(value, (int, float)):
         holder[at] = rng.choice((-value, value * 1e9, value + 0.5, float(value), 2**62))
     else:
-        holder[at] = rng.choice(JUNK)
+        holder[at] = _junk(rng)
 
 
 def _mark(rng: random.Random, holder: Any, _at: Any, _: Any) -> None:
@@ -150,8 +154,8 @@ _MUTATIONS: tuple[Callable[[random.Random, Any, Any, Any], None], ...] = (
 def _encode(rng: random.Random, body: Any) -> bytes:
     text = json.dumps(body, ensure_ascii=rng.random() < 0.3, separators=rng.choice(((",", ":"), (", ", ": "))))
     if "raw:" in text:
-        text = _RAW_STRING.sub(lambda found: json.loads(f'"{found[1]}"'), text)
-    return text.encode("utf-8", "surrogatepass")  # invalid UTF-8 where a surrogate stands alone
+        text = _RAW_STRING.sub(lambda found: json.loads(f'"{found[1]}"'), text, count=8)
+    return text[:2_000_000].encode("utf-8", "surrogatepass")  # invalid UTF-8 where a surrogate stands alone
 
 
 def _textual(rng: random.Random, raw: bytes) -> bytes:

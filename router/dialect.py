@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from router import conversation
+from router import conversation, translation
 from router.catalog import EFFORTS, Dialect, Model
 from router.types import Api, Body, Task
 
@@ -73,7 +73,7 @@ def obstacle(body: Body, api: Api, model: Model, task: Task | None = None) -> st
     if task.has_tools and not model.tools:
         return f"tools, {model.id} calls none"
     if not speaks(api, model):
-        return None
+        return translation.obstacle(body, api)
     return _messages_obstacle(body, model) if api is Api.MESSAGES else _openai_obstacle(body, api, model)
 
 

@@ -101,8 +101,14 @@ def load(path: str | Path | None = None, environ: Mapping[str, str] | None = Non
             raise SettingsError(f"no settings file {str(file)!r}; create it or unset TIERWISE_CONFIG") from exc
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise SettingsError(f"{file}: {exc}") from exc
-    check_names(values.get("rules"), file)
-    mistakes = [f"{file}: {mistake}" for mistake in _mistakes(values, Settings, "")]
+    mistakes = []
+    readable = values
+    try:
+        check_names(values.get("rules"), file)
+    except SettingsError as exc:
+        mistakes.append(str(exc))
+        readable = {name: value for name, value in values.items() if name != "rules"}
+    mistakes += [f"{file}: {mistake}" for mistake in _mistakes(readable, Settings, "")]
     mistakes += _override(values, environ)
     if mistakes:
         raise SettingsError("\n".join(mistakes))

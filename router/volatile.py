@@ -36,7 +36,7 @@ _MONTH = (
 )
 _WEEKDAY = r"(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?"
 _DATE = (
-    rf"(?:(?:{_WEEKDAY},?\s+)?(?:the\s+)?(?:\d{{4}}-\d\d-\d\d|\d{{1,2}}(?:\.|st|nd|rd|th)?\s(?:de\s)?{_MONTH}(?:\sde)?,?"
+    rf"(?:(?:{_WEEKDAY},?\s+)?(?:the\s+)?(?:\d{{4}}-\d\d-\d\d|\d{{1,2}}(?:\.|st|nd|rd|th)?\s(?:de\s|of\s)?{_MONTH}(?:\sde)?,?"
     rf"\s\d{{4}}|{_MONTH}\s\d{{1,2}}(?:st|nd|rd|th)?,?\s\d{{4}}|\d{{1,2}}[./]\d{{1,2}}[./]\d{{4}}"
     r"|\d{4}年\d{1,2}月\d{1,2}日))"
 )
@@ -73,7 +73,7 @@ _COMPANY = (
 )
 _IS = r"['\"*`]*(?:\s*[:=#]\s*|\sis\s)['\"*`]*"
 _IPV4 = r"\d{1,3}(?:\.\d{1,3}){3}"
-_QUIET_NET = r"(?:10|127|0|255|192\.168|192\.0\.2|198\.51\.100|203\.0\.113|172\.(?:1[6-9]|2\d|3[01]))\."
+_QUIET_NET = r"(?:10|127|0|255|192\.168|172\.(?:1[6-9]|2\d|3[01]))\."
 
 _BEHIND = "move it behind the last breakpoint: into a last system block of its own, or into the user message"
 _FIXES = {
@@ -92,6 +92,7 @@ _PATTERNS: tuple[tuple[str, Severity, tuple[str, ...]], ...] = (
         (
             r"\{\{-?\s*[\w.|' -]+?\s*-?\}\}|<%=?\s*[\w.]+\s*%>|\$\{[\w.]+\}|%\(\w+\)s",
             r"(?<![/\w$\{])\{[a-z_]\w*(?:\.\w+)*\}(?![/\}])",
+            r"(?-i:\$[A-Z]+_[A-Z_]+\b|<[A-Z]+(?:_[A-Z]+)+>)",
             r"(?-i:(?<!\w)\[\[?(?:USER|CUSTOMER|CURRENT|DATE|TIME)[A-Z_ ]*\]\]?)",
         ),
     ),
@@ -101,10 +102,12 @@ _PATTERNS: tuple[tuple[str, Severity, tuple[str, ...]], ...] = (
         (
             rf"{_TODAY}[^.;\n\d]{{0,25}}?{_DATE}(?:[ T,]+(?:at )?\d\d?:\d\d(?::\d\d)?)?",
             rf"{_TODAY}[^.;\n\d]{{0,25}}?\d{{1,2}}:\d\d(?::\d\d)?",
-            rf"\btoday(?:'s date)?(?:\sis|:)\s{_WEEKDAY}\b",
+            rf"\b(?:today(?:'s date)?(?:\sis|:)|it is(?: now)?|it's)\s{_WEEKDAY}\b",
+            r"\b(?:generated|retrieved|fetched|rendered|exported|received|reads)(?:\s(?:at|on))?:?\s"
+            rf"(?:{_DATE}|\d\d:\d\d(?::\d\d)?)",
             rf"\b(?:current (?:month|year)|the (?:month|year))(?:\sis|:)\s(?:{_MONTH}\s)?\d{{4}}\b",
             r"\b(?:it is|it's|il est|es ist|het is|son las)\s(?:now\s|currently\s)?\d{1,2}:\d\d\b",
-            r"\b(?!1970)\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s?(?:Z|[+-]\d\d:?\d\d|UTC))?",
+            r"\b(?!1970)\d{4}([-/])\d\d\1\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s?(?:Z|[+-]\d\d:?\d\d|UTC))?",
             rf"\b{_WEEKDAY},?\s\d{{1,2}}\s{_MONTH}\s\d{{4}}\s\d\d:\d\d(?::\d\d)?",
             rf"\b{_WEEKDAY}\s{_MONTH}\s+\d{{1,2}}\s\d\d:\d\d:\d\d\s(?:[A-Z]{{3,4}}\s)?\d{{4}}",
             rf"^[\W_]*{_LABEL}[\W_]{{0,3}}\s*[:=]\s*[\W_]{{0,3}}{_DATE}",
@@ -116,7 +119,7 @@ _PATTERNS: tuple[tuple[str, Severity, tuple[str, ...]], ...] = (
         "time",
         Severity.MAYBE,
         (
-            rf"\b(?:as of|(?:last )?updated(?: on)?|stand)\W{{1,3}}{_DATE}",
+            rf"\b(?:as of|(?:last )?updated(?: on)?|stand)\b[^.;\n\d]{{1,20}}{_DATE}",
             rf"\b{_WEEKDAY},\s(?:{_MONTH}\s\d{{1,2}},?|\d{{1,2}}\.?\s{_MONTH})\s20[2-9]\d",
             r"(?<![\w.,+-])1[5-9]\d{8}(?:\d{3})?(?![\w-])",
         ),
@@ -129,6 +132,7 @@ _PATTERNS: tuple[tuple[str, Severity, tuple[str, ...]], ...] = (
             rf"\b(?:request|session|trace|conversation|correlation|message|run|thread|transaction|span)"
             rf"[ _-]?(?:id|number|no\.?)?{_IS}(?=[\w-]*\d)[\w-]{{6,}}",
             rf"\b(?:chat|ticket|call|case|job|order)[ _-]?(?:id|number|no\.?){_IS}(?=[\w-]*\d)[\w-]{{6,}}",
+            r"\b(?:sid|uid|rid|guid|jti|trace|sess)\s?[=:]\s?(?=[\w-]*\d)[\w-]{4,}",
             r"\b(?:trace|span|request|session|run)\s(?=\w*\d)[0-9a-f]{16,}\b",
             r"\b(?:req|sess|session|msg|thread|conv|run|trace|usr|cus|acct|resp)_(?=\w*\d)[a-z0-9]{8,}\b",
             r"\b(?-i:01[0-9A-HJKMNP-TV-Z]{24})\b|\b(?-i:eyJ[\w-]{10,}\.[\w-]{10,})",
@@ -147,7 +151,7 @@ _PATTERNS: tuple[tuple[str, Severity, tuple[str, ...]], ...] = (
         Severity.BREAKS,
         (
             r"\b(?:nonce|salt|cache[ _-]?bust(?:er|ing)?|random(?:[ _-]?(?:seed|number|string|id))?|entropy|seed)"
-            rf"{_IS}(?=[\w-]*\d)[\w-]{{3,}}",
+            rf"(?:\sfor\s\w+)?{_IS}(?=[\w-]*\d)[\w-]{{3,}}",
         ),
     ),
     (
@@ -158,7 +162,8 @@ _PATTERNS: tuple[tuple[str, Severity, tuple[str, ...]], ...] = (
             r"(?:message|turn|request|call)\s*(?:no\.?|number|#)?\s*\d+\s*(?:of|/|out of)\s*\d+",
             r"\b\d+\s?(?:of|/|out of)\s?\d+\s(?:messages|tokens|requests|turns|calls|credits)\b",
             r"\b\d[\d,.]*\s+(?:\w+\s)?(?:messages?|tokens?|credits?|requests?|calls?|turns?)\s(?:left|remaining)\b",
-            r"\bthis is (?:message|turn|request|attempt)\s(?:no\.?|number|#)?\s*\d+",
+            r"\b(?:this is|you are(?: on| in| at)?) (?:message|turn|request|attempt)\s(?:no\.?|number|#)?\s*\d+",
+            rf"\b{_WHOSE} has \d+ (?:unread|open|pending|new|active)\b",
             r"\b(?:messages?|tokens?|turns?|requests?|budget|credits?)[ _](?:count|used|left|remaining|so far)"
             r"\s*[:=]\s*\$?\d",
             r"\bremaining[ _](?:\w+[ _])?(?:budget|tokens|credits|messages|turns)\s*[:=]\s*\$?\d",
@@ -173,9 +178,11 @@ _PATTERNS: tuple[tuple[str, Severity, tuple[str, ...]], ...] = (
             rf"{_ACTING}(?:{_TITLE}{_NAME}|(?-i:[A-ZÀ-Þ][a-zà-ÿ'’-]+\s(?!{_COMPANY})[A-ZÀ-Þ][a-zà-ÿ'’-]+))"
             r"(?=\s*(?:[.,;:(<\n]|$|(?:who|from|in|with|about|on|at|today)\b))",
             rf"{_ACTING}{_MAIL}",
-            rf"\b(?:(?:current|active|authenticated)\s{_WHOSE}{_IS}{_NAME}|{_WHOSE}:\s(?-i:[A-ZÀ-Þ][\w'’-]+\s[A-ZÀ-Þ][\w'’-]+))",
+            rf"\b(?:(?:current|active|authenticated|(?:signed|logged)[- ]in)\s{_WHOSE}{_IS}(?:{_NAME}|{_MAIL})"
+            rf"|{_WHOSE}:\s(?-i:[A-ZÀ-Þ][\w'’-]+\s[A-ZÀ-Þ][\w'’-]+))",
             rf"\b(?:dob|date of birth)\W{{1,3}}{_DATE}",
-            rf"\"{_WHOSE}\"\s*:\s*\{{[^{{}}]*?\"(?:\w*id|\w*name|e?mail)\"\s*:\s*(?-i:\"?\d|\"[A-Z])",
+            rf"\b{_WHOSE}(?:[ _](?:context|profile|data|info|details))?\"?\s*[:=]\s*"
+            rf"\{{[^{{}}]*?\"(?:\w*id|\w*name|e?mail)\"\s*:\s*(?-i:\"?\d|\"[A-Z])",
             rf"\b{_WHOSE}[ _-]?(?:(?:full|first|last|display)[ _-]?)?name{_IS}{_NAME}(?=['\"*]*\s*(?:[.,;(<]|$))",
             rf"\b{_WHOSE}[ _-]?e-?mail(?: address)?{_IS}{_MAIL}",
             rf"\b{_WHOSE}[ _-]?(?:id|number|no\.?|phone|balance|iban|ssn|birthday|date of birth){_IS}"
@@ -187,6 +194,8 @@ _PATTERNS: tuple[tuple[str, Severity, tuple[str, ...]], ...] = (
         "user",
         Severity.MAYBE,
         (
+            rf"{_ACTING}(?-i:[A-ZÀ-Þ][a-zà-ÿ'’-]+)(?=[.,(]|\s(?:\(|from\b|who\b))",
+            r"^\W*(?:full )?name:\s(?-i:[A-ZÀ-Þ][\w'’-]+\s[A-ZÀ-Þ][\w'’-]+)\s*$",
             rf"\b{_WHOSE}[ _-]?(?:plan|tier|language|locale|time ?zone|role|company)\s*[:=]\s*"
             r"(?-i:[A-Z\d]\S+|[a-z]{2}\b)",
             _MAIL,
@@ -196,7 +205,8 @@ _PATTERNS: tuple[tuple[str, Severity, tuple[str, ...]], ...] = (
         "place",
         Severity.BREAKS,
         (
-            rf"\b(?:ip|ip[ _-]address|remote_addr){_IS}{_IPV4}(?!/|\.?\d)",
+            rf"\b(?:ip|ip[ _-]address|remote_addr)(?:{_IS}|\s(?!{_QUIET_NET})){_IPV4}(?!/|\.?\d)",
+            rf"\b{_WHOSE} (?:lives|is (?:located|based)) in (?-i:[A-ZÀ-Þ]\w+)",
             r"\b(?:location|lat(?:itude)?|coordinates|gps|geo|position)\b[^\n\d-]{0,12}"
             r"-?\d{1,2}\.\d{3,}[^\n\d-]{1,12}-?\d{1,3}\.\d{3,}",
             rf"\b{_WHOSE}[ _]?(?:location|city|country|address){_IS}(?-i:[A-Z0-9][^\n]{{2,}})",

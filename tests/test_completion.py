@@ -138,9 +138,21 @@ def test_errors_that_are_the_callers_are_not_tried_elsewhere(
     with pytest.raises(openai.BadRequestError):
         complete(mixed, "hi", clients=clients)
     assert len(upstream.requests) == 1
+
+
+def test_what_a_format_cannot_say_goes_up_to_a_model_that_reads_it(
+    mixed: Router, upstream: Upstream, clients: dict[str, Any]
+) -> None:
     file = {"type": "document", "source": {"type": "file", "file_id": "f"}}
+    turn: Any = [{"role": "user", "content": [{"type": "text", "text": "hi"}, file]}]
+    answer = complete(mixed, turn, clients=clients)
+    assert upstream.requests[-1]["model"] == COMPLEX
+    assert answer.record is not None
+    assert any("a block of type 'document' from a file" in note for note in answer.record.notes)
+    with pytest.raises(RequestError, match="no tier from the lowest to simple can take"):
+        complete(mixed, turn, clients=clients, router={"max_tier": "simple"})
     with pytest.raises(RequestError, match="a block of type 'document' from a file"):
-        complete(mixed, [{"role": "user", "content": [{"type": "text", "text": "hi"}, file]}], clients=clients)
+        complete(mixed, turn, clients=clients, model="gpt-4o")
 
 
 def test_an_explicit_model_is_only_accounted(mixed: Router, upstream: Upstream, clients: dict[str, Any]) -> None:

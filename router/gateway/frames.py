@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from router.gateway import wire
+from router.interpreter import Events
 from router.types import Api
 from router.usage import Meter
 
@@ -43,8 +46,7 @@ class Frames:
         for end in _END.finditer(rest, max(self._scanned - 3, 0)):
             frame = bytes(rest[start : end.end()])
             start = end.end()
-            if self._keep(frame):
-                kept.append(frame)
+            kept.append(self._passed(frame))
         del rest[:start]
         self._scanned = len(rest)
         return b"".join(kept)
@@ -52,6 +54,10 @@ class Frames:
     def flush(self) -> bytes:
         """What is left of an unfinished frame when the stream has ended."""
         return bytes(self._rest)
+
+    def _passed(self, frame: bytes) -> bytes:
+        """What the caller sees of a frame."""
+        return frame if self._keep(frame) else b""
 
     def _keep(self, frame: bytes) -> bool:
         """Take in a frame; False if the caller is not to see it."""
@@ -72,6 +78,36 @@ class Frames:
             self.error = event
         self.meter.add(event)
         return not (self._hides_usage and event.get("usage") and event.get("choices") == [])
+
+
+class TranslatedFrames(Frames):
+    """A stream in the format that the model speaks, passed on in the one that was asked for."""
+
+    def __init__(self, spoken: Api, asked: Api, *, include_usage: bool) -> None:
+        super().__init__(spoken)
+        self._asked = asked
+        self._events = Events(spoken, include_usage=include_usage)
+
+    def flush(self) -> bytes:
+        """Nothing: an unfinished frame cannot be translated."""
+        return b""
+
+    def _passed(self, frame: bytes) -> bytes:
+        was_last = self.is_last
+        self._keep(frame)
+        event = _event(b"\n".join(_DATA.findall(frame)))
+        try:
+            events = [] if event is None else self._events.feed(event)
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError):
+            events = []  # an event of a shape that nobody announced says nothing that the caller's format knows
+        if not self.is_last or was_last:
+            return b"".join(map(self._frame, events))
+        done = b"data: [DONE]\n\n" if self._asked is Api.CHAT else b""
+        return b"".join(map(self._frame, events + self._events.end())) + done
+
+    def _frame(self, event: Mapping[str, Any]) -> bytes:
+        data = wire.encode(event)
+        return b"data: %b\n\n" % data if self._asked is Api.CHAT else wire.frame(event["type"], data)
 
 
 def _event(data: bytes) -> dict[str, Any] | None:

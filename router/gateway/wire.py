@@ -20,6 +20,8 @@ _NOT_SENT_ON = _HOP_BY_HOP | frozenset(b"host content-length accept-encoding exp
 _NOT_SENT_BACK = _HOP_BY_HOP | frozenset(b"content-length content-encoding date server".split())
 _CREDENTIALS = frozenset(b"authorization x-api-key api-key x-goog-api-key cookie".split())
 
+_SDK_HEADERS = (b"anthropic-", b"openai-", b"x-stainless-", b"x-claude-")
+
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -67,10 +69,19 @@ def read_reply(raw: bytes) -> Any:
         return None
 
 
-def headers_on(headers: Iterable[tuple[bytes, bytes]], *, keep_credentials: bool) -> list[tuple[str, str]]:
-    """A request's headers as they are sent on: all but those of this hop, and credentials unless they are to pass."""
+def headers_on(
+    headers: Iterable[tuple[bytes, bytes]], *, keep_credentials: bool, crosses: bool = False
+) -> list[tuple[str, str]]:
+    """A request's headers as they are sent on: all but those of this hop, and credentials unless they are to pass.
+
+    `crosses`: to another provider than the caller's SDK is for, which is not sent that SDK's own headers.
+    """
     left_out = _NOT_SENT_ON if keep_credentials else _NOT_SENT_ON | _CREDENTIALS
-    return [(name.decode("latin-1"), _text(value)) for name, value in headers if name not in left_out]
+    return [
+        (name.decode("latin-1"), _text(value))
+        for name, value in headers
+        if name not in left_out and not (crosses and name.startswith(_SDK_HEADERS))
+    ]
 
 
 def readable(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -96,8 +107,13 @@ def error_frame(api: Api, refusal: Refusal, request_id: str) -> bytes:
     body = error_body(api, refusal, request_id)
     if api is Api.RESPONSES:
         event = {"type": "error", "code": refusal.kind, "message": refusal.message, "param": None}
-        return b"event: error\ndata: %b\n\n" % _encode(event)
-    return b"event: error\ndata: %b\n\n" % body if api is Api.MESSAGES else b"data: %b\n\n" % body
+        return frame("error", _encode(event))
+    return frame("error", body) if api is Api.MESSAGES else b"data: %b\n\n" % body
+
+
+def frame(event: str, data: bytes) -> bytes:
+    """A server-sent event with a name, as Messages and Responses send them."""
+    return b"event: %b\ndata: %b\n\n" % (event.encode(), data)
 
 
 def refusal_headers(api: Api | None, refusal: Refusal, request_id: str) -> RawHeaders:

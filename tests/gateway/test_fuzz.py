@@ -13,7 +13,8 @@ import pytest
 
 from router.offline import Upstream
 from tests.conftest import ROOT
-from tests.gateway.conftest import HELLO, Running, Serve
+from tests.gateway.conftest import HELLO, Exact, Running, Serve, whole
+from tests.gateway.test_fidelity import REPLY
 
 REQUESTS = os.environ.get("TIERWISE_FUZZ_REQUESTS", "600")
 SEED = os.environ.get("TIERWISE_FUZZ_SEED", "1")
@@ -43,6 +44,15 @@ def test_types_that_have_no_hash_and_text_that_has_no_bytes(gateway: Running, od
         reply = gateway.post(path, json.dumps(body).encode())
         assert reply.status_code in (200, 400), reply.text
         assert "a bug of" not in reply.text
+
+
+def test_a_name_that_has_no_bytes_is_recorded(serve: Serve) -> None:
+    with Exact([whole(REPLY)]) as upstream:
+        gateway = serve(upstream.url)
+        reply = gateway.post("/v1/messages", json.dumps({**HELLO, "model": "claude\ud800"}).encode())
+        assert reply.status_code == 200
+        (row,) = gateway.records(1)
+    assert (row["model"], row["fresh_tokens"]) == ("claude?", 9)
 
 
 def test_a_refusal_reaches_a_caller_who_is_still_sending(serve: Serve, upstream: Upstream) -> None:

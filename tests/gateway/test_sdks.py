@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -25,18 +24,6 @@ GPT_TOOL: Any = {
 }
 ASK: Any = [{"role": "user", "content": "What is the weather in Oslo?"}]
 CALLS = Reply(tool_calls=(ToolCall("weather", {"city": "Oslo"}),))
-
-
-@pytest.fixture
-def claude(gateway: Running) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=gateway.url, api_key="any", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-def gpt(gateway: Running) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="any", max_retries=0) as client:
-        yield client
 
 
 def test_messages(claude: anthropic.Anthropic, gateway: Running, upstream: Upstream) -> None:
