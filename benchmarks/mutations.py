@@ -45,7 +45,8 @@ def request(seed: int, number: int, conversations: list[dict[str, Any]]) -> Requ
     body = _structural(rng, row["body"], conversations)
     raw = _textual(rng, _encode(rng, body))
     made = _framed(rng, path, raw)
-    return made if path in RELAYED else replace(made, is_whole=False)  # who posts to the others may be cut off
+    is_posted = path in RELAYED and made.sent[0][:5] == b"POST "
+    return made if is_posted else replace(made, is_whole=False)  # who sends the others a body may be cut off
 
 
 def _structural(rng: random.Random, body: dict[str, Any], conversations: list[dict[str, Any]]) -> Any:

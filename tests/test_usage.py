@@ -95,3 +95,11 @@ def test_responses_stream_reads_the_completed_event() -> None:
     meter.add({"type": "response.output_text.delta", "delta": "x"})
     meter.add({"type": "response.completed", "response": {"usage": RESPONSES_USAGE}})
     assert meter.usage() == Usage(1076, 1024, 600, 300, 50)
+
+
+@pytest.mark.parametrize("odd", [-3, float("inf"), float("nan"), "many", [], 10**30])
+@pytest.mark.parametrize("api", list(Api))
+def test_counts_that_are_no_counts_are_unreported(api: Api, odd: Any) -> None:
+    name = "completion_tokens" if api is Api.CHAT else "output_tokens"
+    found = usage.read({"usage": {"prompt_tokens": 5, "input_tokens": 5, name: odd}}, api)
+    assert found == (usage.UNREPORTED if odd else Usage(5))
