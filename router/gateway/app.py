@@ -83,10 +83,12 @@ class Gateway:
     async def reload(self) -> None:
         """Take the settings and the artifact now on disk; when they are wrong, log it and keep the old ones."""
         try:
-            self.serving = await asyncio.to_thread(self._load)
+            fresh = await asyncio.to_thread(self._load)
         except (TierwiseError, OSError) as exc:
             _logger.error("not reloaded, the settings before stay in force: %s", exc)
             return
+        fresh.take_over(self.serving)
+        self.serving = fresh
         _logger.warning("reloaded: artifact %s", self.serving.router.manifest.name)
 
     def admit(self, headers: RawHeaders) -> Key | None:
@@ -121,8 +123,9 @@ class Gateway:
         self.journal.append(entry)
 
     def health(self) -> dict[str, Any]:
-        """What is not as it should be: "ok", "degraded" (serving, records wait on disk) or "draining"."""
-        trouble = {"database": self.journal.trouble, "redis": self.rates.trouble}
+        """What is not as it should be: "ok", "degraded" (it serves; records wait on disk) or "draining"."""
+        state = self.serving.router.affinity.state
+        trouble = {"database": self.journal.trouble, "redis": self.rates.trouble, "state": state.trouble}
         status = "draining" if self.draining else "degraded" if any(trouble.values()) else "ok"
         said = {name: f"away: {why}" if why else "ok" for name, why in trouble.items()}
         return {"status": status, **said, "journal_backlog_bytes": self.journal.backlog_bytes}

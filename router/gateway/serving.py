@@ -80,7 +80,8 @@ class Serving:
             problem for problem in (_unguarded(settings.gateway), *_unreachable(settings.gateway, environ)) if problem
         ]
         try:
-            router = Router.load(config=msgspec.structs.replace(settings, ledger=None))
+            state = settings.state or settings.gateway.redis_url  # replicas that share limits share conversations
+            router = Router.load(config=msgspec.structs.replace(settings, ledger=None, state=state))
         except TierwiseError as exc:
             if not problems:
                 raise
@@ -89,6 +90,11 @@ class Serving:
         if problems:
             raise SettingsError("\n".join(problems))
         return cls(settings, router, environ)
+
+    def take_over(self, before: Serving) -> None:
+        """Go on with the conversations that were remembered before a reload, unless they are kept elsewhere now."""
+        if (self.settings.state, self.gateway.redis_url) == (before.settings.state, before.gateway.redis_url):
+            self.router.affinity.state = before.router.affinity.state
 
     def router_for(self, api: Api, key: Key | None) -> Router:
         """The router of the key's fleet, else of the chosen one, else of the default fleet for that API's provider."""
