@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
+import random
 import re
 import shutil
 import socket
@@ -21,15 +23,17 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections import Counter
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from mutations import Request, request
+from mutations import PATHS, Request, reply, request
 
 from router.offline import Upstream
 
@@ -43,6 +47,7 @@ SETTINGS = """
 port = {port}
 state_dir = "{folder}/state"
 max_body_bytes = 300_000
+max_retries = {retries}
 idle_timeout_s = 0.5
 [gateway.upstreams.anthropic]
 url = "{url}"
@@ -76,12 +81,65 @@ class Findings:
             self.wrong.append(f"request {number}: {what}")
 
 
+class Liar(ThreadingHTTPServer):
+    """A provider whose answers went wrong, each in its own way; it stands in for the embedded upstream."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Lies)
+        self.seed, self.numbers = seed, itertools.count()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def __enter__(self) -> Liar:
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a gateway that hung up."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class _Lies(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Liar
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing on stderr."""
+
+    def do_POST(self) -> None:
+        """Answer, right or wrong, as the number says."""
+        asked = self.rfile.read(int(self.headers.get("content-length", 0)))
+        stream = b'"stream":true' in asked.replace(b" ", b"")
+        status, kind, pieces, ends = reply(self.server.seed, next(self.server.numbers), self.path, stream=stream)
+        self.send_response(status)
+        if kind:
+            self.send_header("content-type", kind)
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        for piece in filter(None, pieces):
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            self.wfile.flush()
+        if ends:
+            self.wfile.write(b"0\r\n\r\n")
+        self.close_connection = not ends or status == 204
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=100_000, help="how many (default 100,000)")
     parser.add_argument("--seed", type=int, default=1, help="another seed, other requests (default 1)")
     parser.add_argument("--first", type=int, default=0, help="number of the first request (default 0)")
     parser.add_argument("--mixed", action="store_true", help="a fleet of both providers: bodies and replies translated")
+    parser.add_argument(
+        "--replies", action="store_true", help="well-formed requests, and the provider's replies mutated"
+    )
     parser.add_argument("--log", type=Path, help="keep the gateway's log there")
     parser.add_argument("--show", type=int, metavar="NUMBER", help="print this request and stop")
     options = parser.parse_args()
@@ -90,18 +148,28 @@ def main() -> None:
     if options.show is not None:
         sys.stdout.buffer.write(b"".join(request(options.seed, options.show, conversations).sent))
         return
-    with tempfile.TemporaryDirectory() as name, Upstream() as upstream:
+    with tempfile.TemporaryDirectory() as name, Liar(options.seed) if options.replies else Upstream() as upstream:
         report = run(Path(name), upstream, options, conversations)
     print(json.dumps(report))
     sys.exit(0 if report["ok"] else 1)
 
 
-def run(folder: Path, upstream: Upstream, options: argparse.Namespace, conversations: list[Any]) -> dict[str, Any]:
+def run(
+    folder: Path, upstream: Upstream | Liar, options: argparse.Namespace, conversations: list[Any]
+) -> dict[str, Any]:
     """Start the gateway, send everything, stop it, look at what it kept."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     config, log = folder / "tierwise.toml", folder / "log"
-    config.write_text(SETTINGS.format(fleet=MIXED if options.mixed else "", port=port, folder=folder, url=upstream.url))
+    config.write_text(
+        SETTINGS.format(
+            retries=0 if options.replies else 2,
+            fleet=MIXED if options.mixed else "",
+            port=port,
+            folder=folder,
+            url=upstream.url,
+        )
+    )
     command = [sys.executable, "-m", "router.cli", "serve", "--config", str(config)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "ANTHROPIC_API_KEY": "offline", "OPENAI_API_KEY": "offline"}
     with log.open("wb") as out:
@@ -111,8 +179,8 @@ def run(folder: Path, upstream: Upstream, options: argparse.Namespace, conversat
         started, before_mb = time.monotonic(), rss_mb(gateway.pid)
         found = asyncio.run(send_all(port, options, conversations, upstream))
         elapsed_s, after_mb = time.monotonic() - started, rss_mb(gateway.pid)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10) as reply:
-            ready = json.load(reply)["status"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10) as answer:
+            ready = json.load(answer)["status"]
         gateway.terminate()
         exit_code = gateway.wait(30)
     finally:
@@ -153,19 +221,20 @@ def errors_of(log: str) -> Counter[str]:
         if " ERROR " in said or "Traceback" in said:
             lines = said.rstrip().splitlines()
             places = [line.strip() for line in lines if line.startswith("  File ")]
-            errors[
-                f"{re.sub(r'req_[0-9a-f]+|^[-0-9]+ [:,0-9]+ ', '', lines[-1])} {places[-1] if places else ''}".strip()
-            ] += 1
+            last = re.sub(r"req_[0-9a-f]+|^[-0-9]+ [:,0-9]+ |0x..|[0-9]", "", lines[-1])[:60]
+            errors[f"{last} {places[-1] if places else ''}".strip()] += 1
     return errors
 
 
-async def send_all(port: int, options: argparse.Namespace, conversations: list[Any], upstream: Upstream) -> Findings:
+async def send_all(
+    port: int, options: argparse.Namespace, conversations: list[Any], upstream: Upstream | Liar
+) -> Findings:
     """All requests, so many at once, with a line a few seconds to a terminal."""
     found, numbers = Findings(), iter(range(options.first, options.first + options.requests))
 
     async def work() -> None:
         for number in numbers:
-            made = request(options.seed, number, conversations)
+            made = asked(options, number, conversations)
             found.by_framing[made.framing] += 1
             try:
                 raw = await asyncio.wait_for(exchange(port, made), HANGS_AFTER_S)
@@ -177,8 +246,8 @@ async def send_all(port: int, options: argparse.Namespace, conversations: list[A
                 if made.is_whole:
                     found.note(number, f"{type(exc).__name__} ({made.framing})")
             else:
-                judge(found, number, made, raw)
-            if number % 1000 == 999:
+                judge(found, number, made, raw, upstream)
+            if number % 1000 == 999 and isinstance(upstream, Upstream):
                 upstream.log.clear()  # it keeps every request
                 upstream.requests.clear()
             if number % 5000 == 4999 and sys.stderr.isatty():
@@ -186,6 +255,18 @@ async def send_all(port: int, options: argparse.Namespace, conversations: list[A
 
     await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
     return found
+
+
+def asked(options: argparse.Namespace, number: int, conversations: list[Any]) -> Request:
+    """The request of that number: mutated, or a plain one whose reply will be."""
+    if not options.replies:
+        return request(options.seed, number, conversations)
+    rng = random.Random(f"{options.seed}:{number}")
+    row = rng.choice(conversations)
+    body = {**row["body"], "model": rng.choice(("simple", "moderate", "complex", "auto")), "stream": rng.random() < 0.6}
+    raw = json.dumps(body).encode()
+    head = f"POST {PATHS[row['api']]} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {len(raw)}\r\n\r\n"
+    return Request((head.encode() + raw,), True, "plain")
 
 
 async def exchange(port: int, made: Request) -> bytes:
@@ -206,7 +287,7 @@ async def exchange(port: int, made: Request) -> bytes:
         writer.close()
 
 
-def judge(found: Findings, number: int, made: Request, raw: bytes) -> None:
+def judge(found: Findings, number: int, made: Request, raw: bytes, upstream: Upstream | Liar) -> None:
     """Whether this is an answer that an SDK could read."""
     if made.leaves:
         found.by_status["left"] += 1
@@ -222,7 +303,7 @@ def judge(found: Findings, number: int, made: Request, raw: bytes) -> None:
         if made.is_whole:
             found.note(number, f"closed without an answer ({made.framing})")
         return
-    if int(status) >= 500:
+    if int(status) >= 500 and (isinstance(upstream, Upstream) or b"a bug of" in body):
         found.note(number, f"status {status}: {body[:300]!r}")
     if (
         headers.get(b"transfer-encoding") == b"chunked"
@@ -231,7 +312,13 @@ def judge(found: Findings, number: int, made: Request, raw: bytes) -> None:
     ):
         found.note(number, "the stream has no end")
     is_ours = headers.get(b"content-type", b"").startswith(b"text/plain")  # the HTTP parser's refusal, and metrics
-    if int(status) >= 400 and not is_ours and made.sent[0][:5] != b"HEAD " and made.framing != "pipelined":
+    if (
+        int(status) >= 400
+        and not is_ours
+        and isinstance(upstream, Upstream)
+        and made.sent[0][:5] != b"HEAD "
+        and made.framing != "pipelined"
+    ):
         check_error(found, number, body)
     counts_only = b"count_tokens" in made.sent[0][:60] or b"input_tokens" in made.sent[0][:60]
     if status == "200" and b"x-tierwise-request-id" in headers and not counts_only:

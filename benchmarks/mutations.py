@@ -277,3 +277,119 @@ _HEADERS = (
     b"te: trailers",
     b"user-agent: \xc3\xa9",
 )
+
+
+_ANTHROPIC_USAGE = {
+    "input_tokens": 9,
+    "cache_read_input_tokens": 2,
+    "cache_creation_input_tokens": 1,
+    "output_tokens": 5,
+}
+_OPENAI_USAGE = {"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 2}}
+_RESPONSES_USAGE = {"input_tokens": 9, "output_tokens": 5, "input_tokens_details": {"cached_tokens": 2}}
+_TEXT = {"type": "text", "text": "Hello."}
+_CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+_TOOL_USE = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Oslo"}}
+_OUTPUT = [
+    {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hello.", "annotations": []}]},
+    {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": "{}"},
+]
+_MESSAGE = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "claude-sonnet-4-6",
+    "stop_reason": "end_turn",
+}
+_COMPLETION = {"id": "c_1", "object": "chat.completion", "created": 1795348800, "model": "gpt-6-luna"}
+_RESPONSE = {"id": "resp_1", "object": "response", "status": "completed", "model": "gpt-6-luna", "output": _OUTPUT}
+_WHOLE: dict[str, Any] = {
+    "messages": {**_MESSAGE, "content": [_TEXT, _TOOL_USE], "usage": _ANTHROPIC_USAGE},
+    "completions": {
+        **_COMPLETION,
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "stop",
+                "message": {"role": "assistant", "content": "Hello.", "tool_calls": [_CALL]},
+            }
+        ],
+        "usage": _OPENAI_USAGE,
+    },
+    "responses": {**_RESPONSE, "usage": _RESPONSES_USAGE},
+}
+_FRAMES: dict[str, list[Any]] = {
+    "messages": [
+        {"type": "message_start", "message": {**_MESSAGE, "content": [], "usage": _ANTHROPIC_USAGE}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "ping"},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello."}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "content_block_start", "index": 1, "content_block": {**_TOOL_USE, "input": {}}},
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": "{}"}},
+        {"type": "content_block_stop", "index": 1},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}},
+        {"type": "message_stop"},
+    ],
+    "completions": [
+        {**_COMPLETION, "choices": [{"index": 0, "delta": {"role": "assistant", "content": "Hello."}}]},
+        {**_COMPLETION, "choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, **_CALL}]}}]},
+        {**_COMPLETION, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+        {**_COMPLETION, "choices": [], "usage": _OPENAI_USAGE},
+        "[DONE]",
+    ],
+    "responses": [
+        {"type": "response.created", "response": {**_RESPONSE, "output": []}},
+        {"type": "response.output_item.added", "output_index": 0, "item": _OUTPUT[0]},
+        {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "Hello."},
+        {"type": "response.output_item.done", "output_index": 0, "item": _OUTPUT[0]},
+        {"type": "response.output_item.added", "output_index": 1, "item": _OUTPUT[1]},
+        {"type": "response.function_call_arguments.delta", "output_index": 1, "delta": "{}"},
+        {"type": "response.output_item.done", "output_index": 1, "item": _OUTPUT[1]},
+        {"type": "response.completed", "response": {**_RESPONSE, "usage": _RESPONSES_USAGE}},
+    ],
+}  # fmt: skip
+_ERRORS = {"type": "error", "error": {"type": "overloaded_error", "message": "busy", "code": None, "param": None}}
+_STATUSES = (400, 404, 413, 429, 500, 503, 529, 302, 204, 201)
+
+
+def reply(seed: int, number: int, path: str, *, stream: bool) -> tuple[int, str, list[bytes], bool]:
+    """A provider's answer gone wrong: status, content type, pieces, and whether the connection ends as it should."""
+    rng = random.Random(f"reply:{seed}:{number}")
+    kind = next(name for name in _WHOLE if name in path)
+    status = rng.choice(_STATUSES) if rng.random() < 0.1 else 200
+    streams = stream if rng.random() < 0.95 else not stream
+    if status != 200:
+        return status, "application/json", [_textual(rng, _encode(rng, _mutated(rng, _ERRORS)))], True
+    if not streams:
+        content_type = rng.choice(("application/json", "application/json", "text/html", ""))
+        return 200, content_type, [_textual(rng, _encode(rng, _mutated(rng, _WHOLE[kind])))], rng.random() < 0.95
+    frames = copy.deepcopy(_FRAMES[kind])
+    if rng.random() < 0.1:
+        frames.insert(rng.randrange(len(frames)), _ERRORS)
+    if rng.random() < 0.3:
+        del frames[rng.randrange(len(frames))]
+    if rng.random() < 0.2:
+        rng.shuffle(frames)
+    pieces = []
+    for frame in frames:
+        event = _mutated(rng, frame) if rng.random() < 0.3 else frame
+        data = _textual(rng, event.encode() if isinstance(event, str) else _encode(rng, event))
+        name = event["type"] if isinstance(event, dict) and isinstance(event.get("type"), str) else "message"
+        end = rng.choice((b"\n\n", b"\n\n", b"\r\n\r\n", b"\n"))
+        pieces.append(b"event: %b\ndata: %b%b" % (name.encode("utf-8", "replace"), data, end))
+    if rng.random() < 0.3:  # other bounds than the frames'
+        whole = b"".join(pieces)
+        pieces = [whole[at : at + 37] for at in range(0, min(len(whole), 4000), 37)]
+    return 200, "text/event-stream", pieces, rng.random() < 0.9
+
+
+def _mutated(rng: random.Random, value: Any) -> Any:
+    value = copy.deepcopy(value)
+    for _ in range(rng.choice((0, 1, 1, 2, 4))):
+        holders = list(_holders(value))
+        if holders:
+            holder = rng.choice(holders)
+            at = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
+            rng.choice(_MUTATIONS)(rng, holder, at, _WHOLE["messages"])
+    return value

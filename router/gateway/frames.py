@@ -113,6 +113,6 @@ class TranslatedFrames(Frames):
 def _event(data: bytes) -> dict[str, Any] | None:
     try:
         event = _decode(data)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
     return event if isinstance(event, dict) else None

@@ -160,6 +160,7 @@ class Exchange:
                 await self._refuse(Refusal(503, "api_error", "the gateway is stopping", retry_after_s=1))
         except Exception as exc:
             _logger.error("a bug of the gateway's, request %s", self._request_id, exc_info=exc)
+            self._cut_off = "the gateway failed"
             await self._refuse(Refusal(500, "api_error", "a bug of the gateway's; its log says more"))
         finally:
             self._watching.cancel()
