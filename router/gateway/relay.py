@@ -150,6 +150,9 @@ class Exchange:
         except RequestError as exc:
             metrics.refused("invalid_request_error")
             await self._refuse(Refusal(400, "invalid_request_error", str(exc)))
+        except RecursionError:
+            metrics.refused("invalid_request_error")
+            await self._refuse(Refusal(400, "invalid_request_error", "the body is nested too deeply"))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None:
@@ -362,7 +365,7 @@ class Exchange:
         """A whole reply in the caller's format. What is none is the provider's fault, and is billed all the same."""
         try:
             body = wire.encode(interpreter.reply(reply, self._spoken, self._api))
-        except (TierwiseError, KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
+        except (TierwiseError, KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as exc:
             why = str(exc) if isinstance(exc, TierwiseError) else f"its reply cannot be read ({type(exc).__name__})"
             raise Refusal(502, "api_error", f"no answer from the provider: {why}") from exc
         await self._reply(200, headers, body)

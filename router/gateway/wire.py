@@ -62,11 +62,14 @@ def encode(body: Mapping[str, Any]) -> bytes:
 
 
 def read_reply(raw: bytes) -> Any:
-    """A provider's reply for reading its usage and error; None when it is not JSON."""
+    """A provider's reply or event for reading its usage and error; None when it is not JSON."""
     try:
         return _decode(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return None
+        try:
+            return json.loads(raw)  # which takes lone surrogates
+        except (ValueError, RecursionError):
+            return None
 
 
 def headers_on(

@@ -223,7 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
     def _chunk(self, frame: str) -> None:
-        data = frame.encode()
+        data = frame.encode(errors="replace")
         self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
         self.wfile.flush()
 

@@ -16,20 +16,23 @@ from tests.conftest import ROOT
 from tests.gateway.conftest import HELLO, Exact, Running, Serve, whole
 from tests.gateway.test_fidelity import REPLY
 
+FUZZ = ROOT / "benchmarks/fuzz.py"
 REQUESTS = os.environ.get("TIERWISE_FUZZ_REQUESTS", "600")
 SEED = os.environ.get("TIERWISE_FUZZ_SEED", "1")
 
 
-def test_mutated_requests_meet_no_bug_and_no_hang_and_lose_no_record() -> None:
+@pytest.mark.parametrize("what", ["requests", "replies"])
+def test_mutations_meet_no_bug_and_no_hang_and_lose_no_record(what: str) -> None:
     """A few of what benchmarks/fuzz.py sends; TIERWISE_FUZZ_REQUESTS=100000 sends what it does by default."""
-    command = [sys.executable, str(ROOT / "benchmarks/fuzz.py"), "--requests", REQUESTS, "--seed", SEED]
+    options = ["--replies"] if what == "replies" else []
+    command = [sys.executable, str(FUZZ), "--mixed", "--requests", REQUESTS, "--seed", SEED, *options]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr[-2000:]
     report = json.loads(done.stdout)
     assert report["ok"], report
     assert report["delivered"] > int(REQUESTS) // 10
-    assert {"400", "413", "415"} <= report["by_status"].keys()
+    assert {"400", "413", "404"} <= report["by_status"].keys()
 
 
 @pytest.mark.parametrize("odd", [["text"], {"a": 1}, "a\ud800"])
@@ -54,6 +57,25 @@ def test_a_name_that_has_no_bytes_is_recorded(serve: Serve) -> None:
         assert reply.status_code == 200
         (row,) = gateway.records(1)
     assert (row["model"], row["fresh_tokens"]) == ("claude?", 9)
+
+
+@pytest.mark.parametrize("deep", [490, 990, 20_000])
+def test_a_body_nested_too_deeply_is_refused_or_sent_on(gateway: Running, deep: int) -> None:
+    block = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}, "x": "here"}
+    raw = json.dumps({**HELLO, "messages": [{"role": "user", "content": [block]}]})
+    raw = raw.replace('"here"', "[" * deep + "]" * deep)
+    reply = gateway.post("/v1/messages", raw.encode())
+    assert reply.status_code in (200, 400)
+    assert "a bug of" not in reply.text
+
+
+def test_a_reply_that_has_no_bytes_is_paid_for(serve: Serve) -> None:
+    odd = REPLY.replace(b'"msg_1"', b'"msg_\\ud83d"')
+    with Exact([whole(odd)]) as upstream:
+        gateway = serve(upstream.url)
+        assert gateway.post("/v1/messages", HELLO).content == odd
+        (row,) = gateway.records(1)
+    assert (row["usage_reported"], row["fresh_tokens"]) == (1, 9)
 
 
 def test_a_refusal_reaches_a_caller_who_is_still_sending(serve: Serve, upstream: Upstream) -> None:
