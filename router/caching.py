@@ -37,9 +37,9 @@ _CALLER_KEYS = ("cache_control", "prompt_cache_key", "prompt_cache_options", "pr
 _UNCACHEABLE = ("thinking", "redacted_thinking")
 _MARKS = ("cache_control", "prompt_cache_breakpoint")
 _CONTROL, _BREAKPOINT = b"cache_control", b"prompt_cache_breakpoint"
-_IMAGES = frozenset({"image", "image_url", "input_image"})
+_IMAGES = ("image", "image_url", "input_image")  # tuples: a caller's type may be one that has no hash
+_MEDIA = (*_IMAGES, "document", "file", "input_file", "input_audio", "audio")
 _NOTHING = (False, False, False)
-_MEDIA = _IMAGES | {"document", "file", "input_file", "input_audio", "audio"}
 
 
 def read(body: Body, api: Api) -> Prefix:

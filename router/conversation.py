@@ -22,10 +22,10 @@ SESSION_HEADER = "x-claude-code-session-id"
 
 _AGENT_HEADERS = ("x-claude-code-agent-id", "x-claude-code-parent-agent-id")
 
-_TEXT_TYPES = frozenset({"text", "input_text", "output_text"})
-_IMAGE_TYPES = frozenset({"image", "image_url", "input_image"})
-_RESULT_TYPES = frozenset({"function_call_output", "computer_call_output", "local_shell_call_output",
-                           "custom_tool_call_output", "shell_call_output", "mcp_call_output"})  # fmt: skip
+_TEXT_TYPES = ("text", "input_text", "output_text")  # tuples: a caller's type may be one that has no hash
+_IMAGE_TYPES = ("image", "image_url", "input_image")
+_RESULT_TYPES = ("function_call_output", "computer_call_output", "local_shell_call_output",
+                 "custom_tool_call_output", "shell_call_output", "mcp_call_output")  # fmt: skip
 
 _FOLLOW_UP_WORDS = 7
 _FOLLOW_UP_CHARS = 60

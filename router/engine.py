@@ -69,7 +69,7 @@ class CallOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Read from a body. Raises RequestError, naming the field, for an unknown option or tier."""
         try:
             options = msgspec.convert(body.get("router") or {}, cls)
-        except msgspec.ValidationError as exc:
+        except (msgspec.ValidationError, UnicodeEncodeError) as exc:
             raise RequestError(
                 f"`router` is {body['router']!r}: {exc}; expected any of {', '.join(cls.__struct_fields__)}"
             ) from exc

@@ -97,13 +97,18 @@ class Meter:
 def _normalised(usage: Any, api: Api) -> Usage:
     if usage is None:
         return UNREPORTED
-    if api is Api.MESSAGES:
-        return _anthropic(usage)
+    try:
+        return _anthropic(usage) if api is Api.MESSAGES else _openai(usage, api)
+    except (ArithmeticError, TypeError, ValueError):  # what it says are no counts
+        return UNREPORTED
+
+
+def _openai(usage: Any, api: Api) -> Usage:
     prefix = "prompt" if api is Api.CHAT else "input"
     details = _get(usage, f"{prefix}_tokens_details")
     cached = _count(details, "cached_tokens")
     written = _count(details, "cache_write_tokens")
-    long = _count(_get(details, "cache_write_tokens_details"), "ttl_12h_tokens")
+    long = min(_count(_get(details, "cache_write_tokens_details"), "ttl_12h_tokens"), written)
     return Usage(
         fresh_tokens=max(_count(usage, f"{prefix}_tokens") - cached - written, 0),
         cache_read_tokens=cached,
@@ -145,4 +150,7 @@ def _get(value: Any, name: str) -> Any:
 
 
 def _count(value: Any, name: str) -> int:
-    return int(_get(value, name) or 0)
+    count = int(_get(value, name) or 0)
+    if not 0 <= count < 10**12:
+        raise ValueError(f"{name} is {count}")
+    return count

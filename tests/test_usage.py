@@ -160,3 +160,11 @@ def test_what_the_model_wrote_is_counted_once(api: Api, cls: Any, reply: dict[st
     assert meter.n_chars == len('Hm.Hellolook{"a": 1}')
     assert not meter.usage().reported
     assert [usage.n_chars(odd) for odd in (None, "text", {"content": 5}, {"choices": [None, "a"]})] == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("odd", [-3, float("inf"), float("nan"), "many", [], 10**30])
+@pytest.mark.parametrize("api", list(Api))
+def test_counts_that_are_no_counts_are_unreported(api: Api, odd: Any) -> None:
+    name = "completion_tokens" if api is Api.CHAT else "output_tokens"
+    found = usage.read({"usage": {"prompt_tokens": 5, "input_tokens": 5, name: odd}}, api)
+    assert found == (usage.UNREPORTED if odd else Usage(5))

@@ -6,8 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from router.gateway import wire
 from router.interpreter import Events
 from router.types import Api
@@ -18,8 +16,6 @@ _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _DATA = re.compile(rb"^data:[ ]?(.*?)\r?$", re.MULTILINE)
 _LAST = (b"message_stop", b"[DONE]", b"response.completed", b"response.incomplete", b"response.failed")
 _LAST_TYPES = ("message_stop", "response.completed", "response.incomplete", "response.failed")
-
-_decode = msgspec.json.Decoder().decode
 
 
 class Frames:
@@ -117,8 +113,5 @@ class TranslatedFrames(Frames):
 
 
 def _event(data: bytes) -> dict[str, Any] | None:
-    try:
-        event = _decode(data)
-    except (msgspec.DecodeError, RecursionError):
-        return None
+    event = wire.read_reply(data)
     return event if isinstance(event, dict) else None

@@ -11,6 +11,7 @@ import io
 import logging
 import secrets
 import time
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ _logger = logging.getLogger("tierwise")
 _PROCESS, _NUMBERS = secrets.token_hex(8), count()  # request ids: unique without asking the kernel each time
 _SKIPPED = ("User-Agent", "Accept", "Content-Type")  # headers that aiohttp would add of its own
 _WATCH_AFTER_S = 0.05  # most replies take longer; looking for a caller who leaves costs a task of its own
+_LINGER_S = 2.0
 _ANTHROPIC_VERSION = "2023-06-01"  # the only one: https://platform.claude.com/docs/en/api/versioning (2026-11-22)
 _PATHS = {Api.MESSAGES: "/v1/messages", Api.CHAT: "/chat/completions", Api.RESPONSES: "/responses"}
 _LARGE_BYTES = 1 << 20  # above it aiohttp wants a file rather than bytes
@@ -148,6 +150,9 @@ class Exchange:
         except RequestError as exc:
             metrics.refused("invalid_request_error")
             await self._refuse(Refusal(400, "invalid_request_error", str(exc)))
+        except RecursionError:
+            metrics.refused("invalid_request_error")
+            await self._refuse(Refusal(400, "invalid_request_error", "the body is nested too deeply"))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None:
@@ -158,6 +163,7 @@ class Exchange:
                 await self._refuse(Refusal(503, "api_error", "the gateway is stopping", retry_after_s=1))
         except Exception as exc:
             _logger.error("a bug of the gateway's, request %s", self._request_id, exc_info=exc)
+            self._cut_off = "the gateway failed"
             await self._refuse(Refusal(500, "api_error", "a bug of the gateway's; its log says more"))
         finally:
             self._watching.cancel()
@@ -361,7 +367,7 @@ class Exchange:
         """A whole reply in the caller's format. What is none is the provider's fault, and is billed all the same."""
         try:
             body = wire.encode(interpreter.reply(reply, self._spoken, self._api))
-        except (TierwiseError, KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
+        except (TierwiseError, KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as exc:
             why = str(exc) if isinstance(exc, TierwiseError) else f"its reply cannot be read ({type(exc).__name__})"
             raise Refusal(502, "api_error", f"no answer from the provider: {why}") from exc
         await self._reply(200, headers, body)
@@ -429,7 +435,14 @@ class Exchange:
         headers.append((b"content-length", str(len(body)).encode()))
         self._begun = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
+        lingers = not self._body_read and status != 408
+        await self._send({"type": "http.response.body", "body": body, "more_body": lingers})
+        if lingers:  # a connection that is closed with bytes unread is reset, and with it the reply
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LINGER_S):
+                    while (await self._receive()).get("more_body", False):
+                        pass
+            await self._send({"type": "http.response.body", "body": b""})
         self._count(status)
 
     def _own_headers(self) -> RawHeaders:

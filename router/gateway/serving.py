@@ -80,7 +80,8 @@ class Serving:
             problem for problem in (_unguarded(settings.gateway), *_unreachable(settings.gateway, environ)) if problem
         ]
         try:
-            router = Router.load(config=msgspec.structs.replace(settings, ledger=None))
+            state = settings.state or settings.gateway.redis_url  # replicas that share limits share conversations
+            router = Router.load(config=msgspec.structs.replace(settings, ledger=None, state=state))
         except TierwiseError as exc:
             if not problems:
                 raise
@@ -91,8 +92,11 @@ class Serving:
         return cls(settings, router, environ)
 
     def take_over(self, before: Serving) -> None:
-        """Go on where another one stood: fleets that are still the same keep what they know of conversations."""
-        if self.settings.state != before.settings.state:
+        """Go on where another one stood: fleets that are still the same keep what they know of conversations.
+
+        Not if that is now kept elsewhere.
+        """
+        if (self.settings.state, self.gateway.redis_url) != (before.settings.state, before.gateway.redis_url):
             return
         for name, router in before._routers.items():
             if name in self.router.catalog.fleets and self._fleet(name).fleet == router.fleet:

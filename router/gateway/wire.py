@@ -62,11 +62,14 @@ def encode(body: Mapping[str, Any]) -> bytes:
 
 
 def read_reply(raw: bytes) -> Any:
-    """A provider's reply for reading its usage and error; None when it is not JSON."""
+    """A provider's reply or event for reading its usage and error; None when it is not JSON."""
     try:
         return _decode(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return None
+        try:
+            return json.loads(raw)  # which takes lone surrogates
+        except (ValueError, RecursionError):
+            return None
 
 
 def headers_on(
@@ -98,8 +101,8 @@ def error_body(api: Api | None, refusal: Refusal, request_id: str) -> bytes:
     """The refusal as the caller's SDK reads errors."""
     if api is Api.MESSAGES:
         error = {"type": refusal.kind, "message": refusal.message}
-        return _encode({"type": "error", "error": error, "request_id": request_id})
-    return _encode({"error": {"message": refusal.message, "type": refusal.kind, "param": None, "code": refusal.kind}})
+        return encode({"type": "error", "error": error, "request_id": request_id})
+    return encode({"error": {"message": refusal.message, "type": refusal.kind, "param": None, "code": refusal.kind}})
 
 
 def error_frame(api: Api, refusal: Refusal, request_id: str) -> bytes:
@@ -107,7 +110,7 @@ def error_frame(api: Api, refusal: Refusal, request_id: str) -> bytes:
     body = error_body(api, refusal, request_id)
     if api is Api.RESPONSES:
         event = {"type": "error", "code": refusal.kind, "message": refusal.message, "param": None}
-        return frame("error", _encode(event))
+        return frame("error", encode(event))
     return frame("error", body) if api is Api.MESSAGES else b"data: %b\n\n" % body
 
 
