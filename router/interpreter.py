@@ -51,11 +51,13 @@ def reply(answer: Mapping[str, Any], spoken: Api, asked: Api) -> dict[str, Any]:
     return responses.to_message(answer) if spoken is Api.RESPONSES else replies.to_message(answer)
 
 
-def error(body: Any, status: int, asked: Api) -> dict[str, Any]:
+def error(body: Any, status: int, asked: Api, request_id: str) -> dict[str, Any]:
     """The body of an error, of a provider or none, in the caller's format; the provider's words stay."""
     given = body if isinstance(body, Mapping) else {}
     given = given if isinstance(given.get("error"), Mapping) else {}
-    return replies.to_messages_error(given, status) if asked is Api.MESSAGES else replies.to_chat_error(given)
+    if asked is Api.MESSAGES:
+        return {**replies.to_messages_error(given, status), "request_id": request_id}
+    return replies.to_chat_error(given)
 
 
 class Events:

@@ -60,8 +60,10 @@ def test_a_failed_response_ends_in_an_error_and_nothing_else(failed: dict[str, A
 
 @pytest.mark.parametrize("body", [None, [], "x", {}, {"error": "no"}, {"error": None}])
 def test_an_error_that_is_none_becomes_one(body: Any) -> None:
-    assert error(body, 503, Api.MESSAGES)["error"] == {"type": "api_error", "message": "the provider answered 503"}
-    assert error(body, 503, Api.CHAT)["error"]["message"] == "the provider gave no message"
+    told = error(body, 503, Api.MESSAGES, "req_1")
+    assert told["error"] == {"type": "api_error", "message": "the provider answered 503"}
+    assert told["request_id"] == "req_1"
+    assert error(body, 503, Api.CHAT, "req_1")["error"]["message"] == "the provider gave no message"
 
 
 @pytest.mark.parametrize(
