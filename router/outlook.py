@@ -109,9 +109,15 @@ class Outlook:
                 for m in range(n_models):
                     full: Floats = np.ones((1, 1))
                     for other in reversed(range(n_models)):
-                        full = np.asarray(np.kron(full, used if other == m else idle), float)
+                        full = _product(full, used if other == m else idle)
                     out[a, late, m] = full
         return out
+
+
+def _product(left: Floats, right: Floats) -> Floats:
+    """np.kron of two square matrices, which takes ten times as long for small ones."""
+    n = len(left) * len(right)
+    return (left[:, None, :, None] * right[None, :, None, :]).reshape(n, n)
 
 
 def _expiry(p_short: float, p_long: float) -> Floats:

@@ -132,9 +132,8 @@ class Reuse:
     def p_next(self, ttl_short_s: float, ttl_long_s: float) -> Floats:
         """(stages, 2, 2): P(the next request comes in a loop / as a new turn, within the short TTL / by the long)."""
         events = np.asarray(self._events)
-        at_risk = (
-            np.asarray(self._entered) + np.asarray(self._left)
-        ) / 2  # those still waiting in an interval count half
+        # those still waiting in an interval count half
+        at_risk = (np.asarray(self._entered) + np.asarray(self._left)) / 2
         pooled = (events.sum(0) + _PRIOR_WEIGHT * _PRIOR_HAZARDS * _PRIOR_SPLIT) / (at_risk.sum(0) + _PRIOR_WEIGHT)
         hazards = (events + _PRIOR_WEIGHT * pooled) / (at_risk + _PRIOR_WEIGHT)[:, None, :]
         survives = np.cumprod(1 - np.minimum(hazards.sum(1), 0.999), axis=1)

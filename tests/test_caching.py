@@ -184,3 +184,39 @@ def test_a_long_turn_keeps_the_last_breakpoint_within_reach() -> None:
     positions = [(1, n) for n in range(30)] + [(2, 0)]
     marked = [-1, *(positions.index((i, b)) for _, i, b, _ in plan.breakpoints if b is not None), len(positions) - 1]
     assert max(later - earlier for earlier, later in pairwise(marked)) < caching.LOOK_BACK
+
+
+ODD = ["a lone \ud800 surrogate", {"n": 2**70}, {"deep": [{"cache_control": None}]}, b"bytes", 1.5, None]
+parts = st.sampled_from(
+    [
+        {"type": "text", "text": "a"},
+        {"type": "text", "text": "a", "citations": None},
+        {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "b"}]},
+        {"type": "image", "source": {"type": "base64", "data": "A" * 5000}},
+        *({"type": "tool_use", "id": "t", "name": "n", "input": odd} for odd in ODD),
+    ]
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(parts, min_size=1, max_size=3), min_size=1, max_size=6), st.integers(0, 5), st.integers(0, 2))
+def test_a_prefix_is_known_by_what_is_in_it_and_not_by_its_marks(contents: list[Any], at: int, part: int) -> None:
+    messages = [{"role": "user", "content": [copy.deepcopy(p) for p in content]} for content in contents]
+    read = caching.read({"messages": messages}, Api.MESSAGES)
+    assert not read.owned
+    assert read.has_images == any(p["type"] == "image" for content in contents for p in content)
+    assert len(read.keys) == len(read.units) == len(messages) == len(set(read.keys))
+    for n in range(1, len(messages)):
+        shorter = caching.read({"messages": messages[:n]}, Api.MESSAGES)
+        assert (list(shorter.keys), list(shorter.units)) == (list(read.keys[:n]), list(read.units[:n]))
+    at %= len(messages)
+    part %= len(contents[at])
+    marked = copy.deepcopy(messages)
+    marked[at]["content"][part]["cache_control"] = {"type": "ephemeral"}
+    owned = caching.read({"messages": marked}, Api.MESSAGES)
+    assert owned.owned
+    assert (owned.keys, owned.units) == (read.keys, read.units)
+    changed = copy.deepcopy(messages)
+    changed[at]["content"][part]["more"] = True
+    other = caching.read({"messages": changed}, Api.MESSAGES)
+    assert read.shares(other.keys) == at

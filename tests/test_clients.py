@@ -144,7 +144,7 @@ class TestAnthropic:
     def test_a_stream_left_early_is_recorded_once_and_says_so(self, claude: Any) -> None:
         records = []
         original = claude.router.record
-        claude.router.record = lambda *args: records.append(original(*args)) or records[-1]
+        claude.router.record = lambda *args, **more: records.append(original(*args, **more)) or records[-1]
         with claude.messages.create(model="auto", max_tokens=512, messages=USER, stream=True) as stream:
             next(iter(stream))
         del stream
