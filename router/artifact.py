@@ -12,6 +12,7 @@ import msgspec
 
 from router import rollout
 from router.errors import ArtifactCorrupt, ArtifactNotFound, SettingsError
+from router.rollout import Pointer
 from router.types import Tier
 
 SHIPPED = "complexity-v2"
@@ -98,15 +99,21 @@ def find(name_or_path: str | Path | None = None) -> Path:
     A folder of artifacts with a pointer (router/rollout.py) stands for its champion. Raises ArtifactNotFound, listing
     where it looked.
     """
+    folder, pointer = pointed(name_or_path)
+    return folder if pointer is None else member(folder, pointer.champion)
+
+
+def pointed(name_or_path: str | Path | None = None) -> tuple[Path, Pointer | None]:
+    """What a name or path stands for: an artifact's folder, or a folder of artifacts and its pointer. As `find`."""
     wanted = Path(name_or_path or SHIPPED)
     tried = [wanted, *(folder / wanted for folder in _SHIPPED_FOLDERS)]
     if name_or_path is None:
         tried = tried[1:]  # the shipped artifact never comes from the working directory
     for folder in tried:
         if (folder / "manifest.json").is_file():
-            return folder
+            return folder, None
         if (pointer := rollout.read(folder)) is not None:
-            return member(folder, pointer.champion)
+            return folder, pointer
     places = ", ".join(str(folder) for folder in tried)
     raise ArtifactNotFound(
         f"no artifact {str(wanted)!r}: no manifest.json in {places}; "
@@ -138,7 +145,7 @@ def with_points(manifest: Manifest, points: Mapping[str, OperatingPoint]) -> Man
 
     Raises SettingsError for a point that lacks a threshold or was tuned for another artifact.
     """
-    loaded = f"{manifest.name}-v{manifest.version}"
+    loaded = name_of(manifest)
     for name, point in points.items():
         missing = [tier.value for tier in manifest.tiers[:-1] if tier not in point.thresholds]
         if missing:
@@ -149,6 +156,11 @@ def with_points(manifest: Manifest, points: Mapping[str, OperatingPoint]) -> Man
                 f"`tierwise tune --name {name}` for it, or remove the point"
             )
     return msgspec.structs.replace(manifest, operating_points={**manifest.operating_points, **points})
+
+
+def name_of(manifest: Manifest) -> str:
+    """The name by which an operating point says what it was tuned for."""
+    return f"{manifest.name}-v{manifest.version}"
 
 
 def entry(data: bytes) -> FileEntry:

@@ -19,7 +19,7 @@ import msgspec
 from router import interpreter
 from router import usage as usages
 from router.catalog import COMPATIBLE, Model
-from router.clients import _instrument
+from router.clients import instrument
 from router.engine import AUTO, Router
 from router.errors import ClientError
 from router.types import Api, Record, Ttl, Usage
@@ -82,7 +82,7 @@ def complete(
     board = _Switchboard(router, clients or {}, max_retries, is_async=False)
     body = _body(messages, system, tools, max_tokens, model, options)
     board.check(model)
-    answer = _instrument(board, router).post(Api.MESSAGES.value, body=body)
+    answer = instrument(board, router).post(Api.MESSAGES.value, body=body)
     return _completion(board, answer)
 
 
@@ -103,12 +103,12 @@ async def complete_async(
     board = _AsyncSwitchboard(router, clients or {}, max_retries, is_async=True)
     body = _body(messages, system, tools, max_tokens, model, options)
     board.check(model)
-    answer = await _instrument(board, router).post(Api.MESSAGES.value, body=body)
+    answer = await instrument(board, router).post(Api.MESSAGES.value, body=body)
     return _completion(board, answer)
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    """A reply in Messages form. `usage` is where the accounting looks for it."""
+    """A reply in Messages form. `usage` and `content` are where the accounting looks for them."""
 
     message: dict[str, Any]
     raw: Any
@@ -118,11 +118,16 @@ class _Answer(msgspec.Struct, frozen=True):
     def usage(self) -> Any:
         return self.message.get("usage")
 
+    @property
+    def content(self) -> Any:
+        return self.message.get("content")
+
 
 class _Board:
     """What both switchboards share: from a planned body to a request, from a reply to an answer."""
 
     last_record: Record | None
+    has_one_address = False
     copy: Any = None  # an SDK client has one; nobody copies a switchboard
 
     def __init__(self, router: Router, clients: Mapping[str, Any], max_retries: int, *, is_async: bool) -> None:

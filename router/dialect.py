@@ -313,8 +313,8 @@ def _messages_obstacle(body: Body, model: Model) -> str | None:
         return f"a prefilled answer, {model.id} takes none"
     if not dialect.forced_tool_choice and _forces_tool(body):
         return f"a forced tool, {model.id} cannot be forced"
-    edits = not dialect.system_in_messages and any(map(_is_system, messages))
-    if edits and dialect.binds_thinking and any(map(_has_thinking, messages)):
+    edits = dialect.binds_thinking and not dialect.system_in_messages and any(map(_is_system, messages))
+    if edits and any(map(_has_thinking, messages)):
         return f"system messages among thinking blocks, {model.id} would refuse the edited history"
     return None
 

@@ -19,7 +19,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from router.catalog import Model
+from router.rollout import Feedback
 from router.types import Record, Usage
+
+BATCH_FACTOR = Decimal("0.5")
+"""What a batch costs, caches included: https://platform.claude.com/docs/en/build-with-claude/batch-processing and
+https://developers.openai.com/api/docs/guides/batch, 2026-11-25."""
 
 _MTOK = Decimal(1_000_000)
 _PICO = Decimal(10) ** 12  # SQL sums integers exactly; every price is a multiple of 1e-10 USD a token
@@ -27,7 +32,7 @@ _PICO = Decimal(10) ** 12  # SQL sums integers exactly; every price is a multipl
 
 def cost(usage: Usage, model: Model | None, on: dt.date) -> Decimal | None:
     """USD for one reply; None (unknown) without usage, for an unknown model, or where a needed price is not known."""
-    if model is None or not usage.reported:
+    if model is None or not usage.is_known:
         return None
     price = model.price(on, usage.input_tokens)
     parts = (
@@ -42,7 +47,7 @@ def cost(usage: Usage, model: Model | None, on: dt.date) -> Decimal | None:
         if n_tokens and usd_per_mtok is None:
             return None
         total += n_tokens * (usd_per_mtok or Decimal(0))
-    return total / _MTOK
+    return total / _MTOK * (BATCH_FACTOR if usage.is_batch else 1)
 
 
 def day(at_s: float) -> dt.date:
@@ -90,7 +95,7 @@ class Baseline:
         `prefix_tokens` of the call's input could be cached under `prefix_key`, `known_tokens` of it were in the last
         request of `conversation`; `at_s` is when the request started.
         """
-        if not usage.reported:
+        if not usage.is_known:
             return None
         on = day(at_s)
         with self._lock:
@@ -110,7 +115,7 @@ class Baseline:
         """The call with its tools and system prompt cached."""
         prefix = min(prefix_tokens, usage.input_tokens)
         if not key or prefix < self.model.cache_min_tokens:
-            return Usage(fresh_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
+            return self._billed(arm, usage, 0, 0)
         read = min(self._held(arm, key, at_s), prefix)
         self._keep(arm, key, prefix, at_s)
         return self._billed(arm, usage, read, prefix - read)
@@ -121,7 +126,7 @@ class Baseline:
         """The call with all of its prompt cached: what the conversation's last request left is read, else the head."""
         total = usage.input_tokens
         if total < self.model.cache_min_tokens:
-            return Usage(fresh_tokens=total, output_tokens=usage.output_tokens)
+            return self._billed(arm, usage, 0, 0)
         read = min(self._held(arm, conversation, at_s), known_tokens, total)
         if head[0] and head[1] >= self.model.cache_min_tokens:
             read = max(read, min(self._held(arm, head[0], at_s), total))
@@ -146,6 +151,7 @@ class Baseline:
             cache_write_short_tokens=written if arm.ttl == "short" and not free_writes else 0,
             cache_write_long_tokens=written if arm.ttl == "long" else 0,
             output_tokens=usage.output_tokens,
+            is_batch=usage.is_batch,
         )
 
 
@@ -158,7 +164,25 @@ CREATE TABLE IF NOT EXISTS records (
   cache_write_short_tokens INTEGER NOT NULL, cache_write_long_tokens INTEGER NOT NULL,
   output_tokens INTEGER NOT NULL, usage_reported INTEGER NOT NULL,
   cost_picousd INTEGER, baseline_model TEXT, baseline_cost_picousd INTEGER, notes TEXT NOT NULL
-) STRICT
+) STRICT;
+CREATE TABLE IF NOT EXISTS feedback (
+  artifact TEXT, conversation TEXT, at TEXT NOT NULL, good INTEGER NOT NULL, PRIMARY KEY (artifact, conversation)
+) STRICT;
+"""
+# What later versions added to `records`; a file of an earlier one gets it when it is opened.
+_ADDED = {
+    "artifact": "TEXT NOT NULL DEFAULT ''",
+    "conversation": "TEXT NOT NULL DEFAULT ''",
+    "request_id": "TEXT",
+    "key": "TEXT",
+}
+_INDEXES = """
+CREATE INDEX IF NOT EXISTS records_conversation ON records (conversation) WHERE conversation != '';
+CREATE INDEX IF NOT EXISTS records_request_id ON records (request_id) WHERE request_id IS NOT NULL;
+"""
+_KEEP_FEEDBACK = """
+INSERT INTO feedback VALUES (?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET at = excluded.at, good = MIN(good, excluded.good)
 """
 
 
@@ -171,10 +195,10 @@ class Ledger:
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.execute(_SCHEMA)
+        self._prepare()
 
-    def write(self, record: Record) -> None:
-        """Append one record."""
+    def write(self, record: Record, request_id: str | None = None, key: str | None = None) -> None:
+        """Append one record; a gateway names the request and whose key it came with."""
         usage = record.usage
         row = (
             record.at.isoformat(),
@@ -192,9 +216,26 @@ class Ledger:
             record.baseline_model,
             _pico(record.baseline_cost_usd),
             json.dumps(record.notes),
+            record.artifact,
+            record.conversation,
+            request_id,
+            key,
         )
         with self._lock:
             self._db.execute(f"INSERT INTO records VALUES (NULL{', ?' * len(row)})", row)
+
+    def keep_feedback(self, artifact: str, conversation: str, *, good: bool) -> None:
+        """Count a conversation for the artifact that served it: once, and as bad after one bad word."""
+        now = dt.datetime.now(dt.UTC).isoformat()
+        with self._lock:
+            self._db.execute(_KEEP_FEEDBACK, (artifact, conversation, now, good))
+
+    def feedback(self, since: dt.datetime | None = None) -> dict[str, Feedback]:
+        """What users said of each artifact's conversations, from a time on."""
+        query = "SELECT artifact, COUNT(*), SUM(1 - good) FROM feedback WHERE at >= ? GROUP BY artifact"
+        start = "" if since is None else since.astimezone(dt.UTC).isoformat()
+        with self._lock:
+            return {name: Feedback(n, n_bad) for name, n, n_bad in self._db.execute(query, (start,))}
 
     def by_model(self) -> list[dict[str, Any]]:
         """Totals a tier and model: n_requests, tokens by kind, cost_usd, baseline_cost_usd, n_unpriced."""
@@ -215,6 +256,22 @@ class Ledger:
             for money in ("cost_usd", "baseline_cost_usd"):
                 row[money] = None if row[money] is None else Decimal(row[money]) / _PICO
         return rows
+
+    def _prepare(self) -> None:
+        """Create the tables, or add to those of an earlier version what they lack, all or nothing."""
+        if self._columns() >= _ADDED.keys():
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        for statement in filter(str.strip, _SCHEMA.split(";")):
+            self._db.execute(statement)
+        for column in [name for name in _ADDED if name not in self._columns()]:
+            self._db.execute(f"ALTER TABLE records ADD COLUMN {column} {_ADDED[column]}")
+        for statement in filter(str.strip, _INDEXES.split(";")):
+            self._db.execute(statement)
+        self._db.execute("COMMIT")
+
+    def _columns(self) -> set[str]:
+        return {row[1] for row in self._db.execute("PRAGMA table_info(records)")}
 
     def __enter__(self) -> Ledger:
         return self

@@ -5,6 +5,7 @@ A folder with `current.json` can be named wherever an artifact can (`artifact = 
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import os
 import re
@@ -26,19 +27,31 @@ MIN_CONVERSATIONS = 100
 
 
 class Pointer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The champion; a canary that takes `share` of the conversations, in [0, 1]; former champions, oldest first."""
+    """The champion; a canary that takes `share` of the conversations, in [0, 1]; former champions, oldest first.
+
+    `since` is when the canary began: what users said before does not count in its trial.
+    """
 
     champion: str
     canary: str | None = None
     share: float = 0.0
     history: tuple[str, ...] = ()
+    since: dt.datetime | None = None
 
     def serves(self, conversation: str) -> str:
-        """The artifact of a conversation: always the same one as long as the pointer stays."""
-        if self.canary is None:
+        """The artifact of a conversation: always the same one as long as the pointer stays. "" is the champion's."""
+        if self.canary is None or not conversation:
             return self.champion
         digest = hashlib.blake2b(f"{self.canary}\0{conversation}".encode("utf-8", "replace"), digest_size=8).digest()
         return self.canary if int.from_bytes(digest) / 2**64 < self.share else self.champion
+
+    def without_canary(self) -> Pointer:
+        """The champion alone, as before the canary."""
+        return Pointer(self.champion, history=self.history)
+
+    def with_champion(self, name: str) -> Pointer:
+        """Another artifact for all conversations; the champion becomes a former one."""
+        return Pointer(name, history=self.history if name == self.champion else (*self.history, self.champion))
 
 
 class Feedback(msgspec.Struct, frozen=True):
@@ -74,6 +87,13 @@ def judge(champion: Feedback, canary: Feedback) -> tuple[Verdict, str]:
     if difference - half > 0:
         return Verdict.ROLL_BACK, why
     return (Verdict.PROMOTE if difference + half < MARGIN else Verdict.HOLD), why
+
+
+def key_of(conversation: str) -> str:
+    """What stands for a conversation in records and feedback: 16 hex digits, "" for none. Names are not kept."""
+    if not conversation:
+        return ""
+    return hashlib.blake2b(conversation.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
 def read(folder: Path) -> Pointer | None:

@@ -73,7 +73,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `models` adds models behind an OpenAI-compatible address (`catalog.CustomModel` says what a table takes), e.g.
     `[models.my-llama] base_url = "http://localhost:8000/v1"`, `context_tokens = 32_768`.
     `operating_points` adds those that `tierwise tune` wrote; `rules` are checked before the classifier, in order
-    (router/rules.py).
+    (router/rules.py). `promote_canary` lets a canary become champion by itself once users' feedback shows that it is
+    not worse; one that is worse is rolled back in any case.
     """
 
     artifact: str | None = None
@@ -81,6 +82,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operating_point: str = "balanced"
     ledger: str | None = None
     state: str | None = None
+    promote_canary: bool = False
     fleets: dict[str, dict[Tier, str]] = {}
     models: dict[str, dict[str, Any]] = {}
     operating_points: dict[str, OperatingPoint] = {}

@@ -83,6 +83,8 @@ class Decision(msgspec.Struct, frozen=True):
     `p_suffices` maps each tier to q = P(its answer is as good as the top tier's), in [0, 1], non-decreasing from
     simple to complex, 1.0 for the last. It is empty when nothing was judged (`EXPLICIT_MODEL`, `EMPTY_TASK`,
     `CLASSIFIER_ERROR`, a `RULE` that names a tier). `tier` is None only for an explicit model that is not in the fleet.
+    `artifact` serves the `conversation`, whose key (router/rollout.py) is "" where none is known; both are "" for an
+    explicit model.
     """
 
     tier: Tier | None
@@ -91,6 +93,8 @@ class Decision(msgspec.Struct, frozen=True):
     reason: Reason
     operating_point: str
     notes: tuple[str, ...] = ()
+    artifact: str = ""
+    conversation: str = ""
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -226,7 +230,8 @@ class Plan(msgspec.Struct, frozen=True):
 class Usage(msgspec.Struct, frozen=True):
     """Tokens of one reply by the way each is billed; the parts add up, none is counted twice.
 
-    `reported` is False when the provider's reply held no usage: the counts are then 0 and mean nothing.
+    `reported` is False when the provider's reply held no usage: the counts are then estimated, or all 0 and mean
+    nothing (`is_known`). `is_batch`: it came in a batch, at half the price.
     """
 
     fresh_tokens: int = 0
@@ -235,6 +240,12 @@ class Usage(msgspec.Struct, frozen=True):
     cache_write_long_tokens: int = 0
     output_tokens: int = 0
     reported: bool = True
+    is_batch: bool = False
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the counts mean something: they were reported, or estimated."""
+        return self.reported or self.input_tokens + self.output_tokens > 0
 
     @property
     def input_tokens(self) -> int:
@@ -247,7 +258,7 @@ class Record(msgspec.Struct, frozen=True):
 
     `baseline_cost_usd` is what the same call adds on the fleet's top model WITH prompt caching at its better TTL;
     `saved_usd` is baseline minus cost and may be negative. Both are None for an explicit model, which Tierwise
-    did not choose.
+    did not choose. `artifact` and `conversation` are the decision's: what feedback counts for.
     """
 
     at: dt.datetime
@@ -261,3 +272,5 @@ class Record(msgspec.Struct, frozen=True):
     baseline_cost_usd: Decimal | None
     saved_usd: Decimal | None
     notes: tuple[str, ...] = ()
+    artifact: str = ""
+    conversation: str = ""

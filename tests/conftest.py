@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from router import Router, Settings
+from router import Router, Settings, artifact
 from router.offline import Upstream
 
 ROOT = Path(__file__).parent.parent
@@ -21,6 +23,17 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def artifact_that_says(tier: str, folder: Path) -> Path:
+    """A copy of the shipped artifact at `folder` whose thresholds send all to one tier."""
+    shutil.copytree(artifact.find(), folder, ignore=shutil.ignore_patterns("training"))
+    manifest = msgspec.json.decode((folder / "manifest.json").read_bytes())
+    levels = {"simple": (0, 0), "moderate": (2, 0), "complex": (2, 2)}[tier]
+    for point in manifest["operating_points"].values():
+        point["thresholds"] = dict(zip(("simple", "moderate"), levels, strict=True))
+    (folder / "manifest.json").write_bytes(msgspec.json.encode({**manifest, "name": folder.name}))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from router import ArtifactCorrupt, ArtifactNotFound, Router, artifact
@@ -37,7 +38,9 @@ def test_shipped_artifact_is_whole() -> None:
 
 def test_loads_by_path_and_says_the_same(copy: Path) -> None:
     text = "Compare two insurance policies"
-    assert Router.load(copy).decide(text) == Router.load().decide(text)
+    decision = Router.load(copy).decide(text)
+    assert decision.artifact == copy.name
+    assert msgspec.structs.replace(decision, artifact="complexity-v2") == Router.load().decide(text)
 
 
 def test_missing_artifact_names_where_it_looked() -> None:

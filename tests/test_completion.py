@@ -131,6 +131,27 @@ def test_a_lasting_fault_goes_up_to_another_provider(
         complete(mixed, "hi", clients=clients, max_retries=0)
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/v1", "http://no-such-host.invalid/v1"], ids=["refused", "dns"])
+def test_without_a_connection_another_address_is_asked(
+    monkeypatch: pytest.MonkeyPatch, shipped: Router, clock: Any, clients: dict[str, Any], url: str
+) -> None:
+    monkeypatch.setattr(faults, "FIRST_PAUSE_S", 0.001)
+    fleet = {Tier.SIMPLE: "gpt-4o-mini", Tier.MODERATE: "gpt-4o", Tier.COMPLEX: COMPLEX}
+    models = catalog.shipped().extended({"mine": fleet})
+    router = Router(shipped.classifier, shipped.manifest, models, models.fleet("mine"), clock=clock)
+    with openai.OpenAI(base_url=url, api_key="offline") as nowhere:
+        reached = {"anthropic": clients["anthropic"], "openai": nowhere}
+        answer = complete(router, "hi", clients=reached, max_retries=1)
+        assert answer.record is not None
+        assert (answer.record.model, answer.record.reason) == (COMPLEX, Reason.PROVIDER_FAULT)
+        assert answer.record.notes == (
+            "gpt-4o-mini failed 2 times: no connection",
+            *["gpt-4o-mini: no connection"] * 2,
+        )
+        with pytest.raises(openai.APIConnectionError):
+            complete(router, "hi", clients=reached, max_retries=0, router={"max_tier": "moderate"})
+
+
 def test_errors_that_are_the_callers_are_not_tried_elsewhere(
     mixed: Router, upstream: Upstream, clients: dict[str, Any]
 ) -> None:

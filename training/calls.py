@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import os
 import sqlite3
 import time
 import uuid
@@ -23,7 +24,8 @@ from typing import Any
 import msgspec
 
 from router import ledger, usage
-from router.catalog import Model
+from router.catalog import Fleet, Model
+from router.completion import GEMINI_URL, KEYS
 from router.errors import TierwiseError
 from router.types import Api
 
@@ -31,8 +33,10 @@ CONCURRENT = 8
 """Calls at once: as many replies may be lost, and paid again, when the process is killed outright."""
 
 BATCH_SIZE = 10_000
-BATCH_FACTOR = Decimal("0.5")
 PROMPT_OVERHEAD_TOKENS = 50
+THINKING_TOKENS = 1024
+"""Room for a model that cannot answer without thinking, at its lowest effort: what it thinks counts as output."""
+
 _PICO = Decimal(10) ** 12
 
 
@@ -46,7 +50,7 @@ class CallsFailed(TierwiseError):
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt for one model; at most `max_tokens` of an answer."""
+    """One prompt for one model; at most `max_tokens` of an answer, with as little thinking as the model can do."""
 
     model: Model
     prompt: str
@@ -67,14 +71,32 @@ class Request:
         """As the provider takes it."""
         limit = "max_tokens" if self.api is Api.MESSAGES else "max_completion_tokens"
         message = {"role": "user", "content": self.prompt}
-        return {"model": self.model.id, limit: self.max_tokens, "messages": [message]}
+        body = {"model": self.model.id, limit: self._output_tokens, "messages": [message]}
+        efforts = self.model.dialect.efforts
+        if efforts and self.api is Api.CHAT:
+            body["reasoning_effort"] = efforts[0]
+        elif efforts and self._thinks:
+            body["output_config"] = {"effort": efforts[0]}
+        return body
 
     def most_usd(self, is_batch: bool) -> Decimal:
-        """What it costs at most: the whole of max_tokens, and a token for every two characters of the prompt."""
+        """What it costs at most: all of its output, and a token for every two characters of the prompt."""
         n_tokens = len(self.prompt) // 2 + PROMPT_OVERHEAD_TOKENS
         price = self.model.price(dt.datetime.now(dt.UTC).date(), n_tokens)
-        usd = (n_tokens * price.input + self.max_tokens * price.output) / 1_000_000
-        return usd * BATCH_FACTOR if is_batch else usd
+        usd = (n_tokens * price.input + self._output_tokens * price.output) / 1_000_000
+        return usd * ledger.BATCH_FACTOR if is_batch else usd
+
+    @property
+    def _thinks(self) -> bool:
+        """Whether thinking cannot be left out."""
+        dialect = self.model.dialect
+        if self.api is Api.MESSAGES:
+            return bool(dialect.thinking) and "disabled" not in dialect.thinking
+        return bool(dialect.efforts) and dialect.efforts[0] != "none"
+
+    @property
+    def _output_tokens(self) -> int:
+        return self.max_tokens + (THINKING_TOKENS if self._thinks else 0)
 
 
 _SCHEMA = """
@@ -109,8 +131,9 @@ class Journal:
 
     def keep(self, key: str, model: Model, text: str, reported: Any, api: Api, is_batch: bool) -> None:
         """Store a reply with its cost at the day's prices."""
-        usd = ledger.cost(usage.read({"usage": reported}, api), model, dt.datetime.now(dt.UTC).date())
-        pico = None if usd is None else int(usd * (BATCH_FACTOR if is_batch else 1) * _PICO)
+        spent = usage.read({"usage": reported}, api, is_batch=is_batch)
+        usd = ledger.cost(spent, model, dt.datetime.now(dt.UTC).date())
+        pico = None if usd is None else int(usd * _PICO)
         self._db.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)", (key, model.id, text, pico))
 
     @property
@@ -279,22 +302,28 @@ class Caller:
         return None
 
 
-def client_for(provider: str) -> Any:
-    """The provider's SDK client, with its key from the environment. Raises CallsFailed without one."""
-    import os
-
-    wanted = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}.get(provider)
-    if wanted is None:
-        raise CallsFailed(f"provider {provider!r} cannot label; choose a fleet of anthropic or openai with --fleet")
-    if not os.environ.get(wanted):
-        raise CallsFailed(f"no API key: set {wanted} in the environment")
+def client_for(fleet: Fleet, *, is_batch: bool = False) -> Any:
+    """The SDK client of a fleet's provider, with its key from the environment. Raises CallsFailed, before anything is
+    sent, where there is no key or no way.
+    """
+    provider = fleet.provider
+    if len(fleet.providers) > 1 or provider not in KEYS:
+        raise CallsFailed(
+            f"the fleet {fleet.name!r} is of {', '.join(fleet.providers)}, labels come from one of {', '.join(KEYS)}; "
+            "choose another with --fleet"
+        )
+    if is_batch and provider == "gemini":
+        raise CallsFailed("Gemini's batches have no OpenAI-compatible files; leave --batch out, at the full price")
+    key = os.environ.get(KEYS[provider])
+    if not key:
+        raise CallsFailed(f"no API key: set {KEYS[provider]} in the environment")
     if provider == "anthropic":
         import anthropic
 
         return anthropic.Anthropic()
     import openai
 
-    return openai.OpenAI()
+    return openai.OpenAI(api_key=key, base_url=GEMINI_URL if provider == "gemini" else None)
 
 
 def _text(message: dict[str, Any]) -> str:

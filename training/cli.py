@@ -14,6 +14,10 @@ import click
 from router.types import Tier
 
 _MODELS = Path("models")
+_CENSORED = (
+    "saw the simple and the complex tier only: what simple does not do counts as complex, so moderate is hardly "
+    "chosen; scores of a moderate model, --by ask or --by hand tell more"
+)
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _models = click.option(
     "--models",
@@ -167,6 +171,8 @@ def label(
             kappa = "not defined" if row["kappa"] is None else f"{row['kappa']:.2f}"
             click.echo(f"{' and '.join(row['methods'])} agree on {row['agree']:.0%} of {row['n']} texts, kappa {kappa}")
         click.echo(f"{len(book.labels)} labels in {out}")
+        if n_censored := sum(row.censored for row in book.labels):
+            click.echo(f"{n_censored} of them {_CENSORED}")
 
 
 @click.group()
@@ -178,10 +184,11 @@ def models() -> None:
 @_models
 @_json
 def list_models(models_folder: Path, as_json: bool) -> None:
-    """The artifacts of the folder and the shipped one, with their role."""
+    """The artifacts of the folder and the shipped one, with their role, and what users said of them."""
     from training import promote
 
-    rows = promote.listed(models_folder)
+    pointer, users = _heard(models_folder)
+    rows = promote.listed(models_folder, users)
     if as_json:
         click.echo(json.dumps(rows))
         return
@@ -192,6 +199,8 @@ def list_models(models_folder: Path, as_json: bool) -> None:
             f"{row['name']:<24}{row['role']:<14}{row['n_labels'] or '-':>9}{row['gate'] or '-':>10}{gain:>8}"
             f"{row['bytes'] / 1e6:>6.1f}  {row['sha256'][:12]}"
         )
+    if users or pointer.canary:
+        click.echo(f"users say   {promote.said(pointer, users, _folder_option(models_folder))}")
 
 
 @models.command()
@@ -199,9 +208,9 @@ def list_models(models_folder: Path, as_json: bool) -> None:
 @_models
 @_json
 def show(name: str, models_folder: Path, as_json: bool) -> None:
-    """The card of an artifact and what the gate said; with --json its manifest."""
+    """The card of an artifact, what the gate said and, while it serves, what users say; with --json its manifest."""
     from router import artifact
-    from training import gate
+    from training import gate, promote
 
     folder = artifact.member(models_folder, name)
     if as_json:
@@ -211,6 +220,9 @@ def show(name: str, models_folder: Path, as_json: bool) -> None:
     click.echo(card.read_text("utf-8") if card.is_file() else f"{folder} has no card")
     if report := gate.read(folder):
         _print_gate(report)
+    pointer, users = _heard(models_folder)
+    if name in (pointer.champion, pointer.canary) and (users or pointer.canary):
+        click.echo(f"users say   {promote.said(pointer, users, _folder_option(models_folder))}")
 
 
 @models.command()
@@ -282,6 +294,20 @@ def rollback(models_folder: Path, if_worse: Path | None) -> None:
     click.echo(_serving(models_folder))
 
 
+def _heard(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The pointer of a folder and, since its canary began, what users said; that it cannot be read is no failure."""
+    from router import settings
+    from router.errors import TierwiseError
+    from training import promote
+
+    pointer = promote.pointer_of(folder)
+    try:
+        return pointer, promote.heard(settings.load(), pointer.since)
+    except TierwiseError as exc:
+        click.echo(str(exc), err=True)
+        return pointer, {}
+
+
 def _label_from_outcomes(source: Any, book: Any, base: Path) -> None:
     from training import export, label, traffic
 
@@ -332,7 +358,7 @@ def _label_by_models(
         raise click.BadParameter(
             f"{judge_model!r} is no model of {chosen.provider} in the catalog", param_hint="--judge"
         )
-    judge, client = Judge.of(chosen, judging), client_for(chosen.provider)
+    judge, client = Judge.of(chosen, judging), client_for(chosen, is_batch=batch)
     most = label.most_usd(queries, by, judge, batch)
     limit = None if budget_usd is None else Decimal(str(budget_usd))
     how = "as batches at half the price" if batch else "call by call"
@@ -342,7 +368,7 @@ def _label_by_models(
     if not yes:
         click.confirm("Pay up to that?", abort=True, err=True)
     size = len(queries) if batch else label.BLOCK
-    with Journal(book.path.with_suffix(".journal.db")) as journal, _Bars() as progress:
+    with client, Journal(book.path.with_suffix(".journal.db")) as journal, _Bars() as progress:
         n_calls, n_done = len(queries) * (4 if by == "judge" else 1), 0
 
         def answered(n: int) -> None:
@@ -427,6 +453,8 @@ def _print_retrained(out: Path, metrics: dict[str, Any], report: Any, champion: 
     click.echo(
         f"labels      {metrics['n_labels']}: {metrics['n_training']} train, {metrics['n_held_out']} held out; {shares}"
     )
+    if metrics["n_censored"]:
+        click.echo(f"two tiers   {metrics['n_censored']} labels {_CENSORED}")
     if conflicts["repeated_texts"]:
         rows = "; ".join("rows " + ", ".join(map(str, rows)) for rows in conflicts["examples_by_row"][:3])
         disagree = f", {conflicts['conflicting_texts']} with labels that disagree ({rows})" if rows else ""

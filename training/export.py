@@ -10,8 +10,8 @@ fold into one row a token, instead of 128 dimensions. The graph is
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,9 +172,7 @@ def write(
     parity_texts: list[str],
 ) -> float:
     """Write the artifact whole or not at all; returns the largest parity gap. Raises AssertionError above PARITY."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        staged = Path(scratch) / folder.name
+    with _staged(folder) as staged:
         (staged / "training").mkdir(parents=True)
         folded = fold(unfolded.embedding, unfolded.classifier, unfolded.novelty)
         (staged / "model.onnx").write_bytes(graph(folded, unfolded.novelty))
@@ -208,6 +206,18 @@ def write(
             shutil.rmtree(folder)
         staged.replace(folder)
     return gap
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A hidden folder of the same name on the same disk; what a killed run left there is cleared away."""
+    scratch = folder.parent / f".{folder.name}.new"
+    shutil.rmtree(scratch, ignore_errors=True)
+    (scratch / folder.name).mkdir(parents=True)
+    try:
+        yield scratch / folder.name
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def parity_gap(folder: Path, unfolded: Unfolded, texts: list[str]) -> float:

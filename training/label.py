@@ -36,7 +36,7 @@ BLOCK = 200
 
 class Label(msgspec.Struct, omit_defaults=True):
     """One line of a file of labels: `p_required` cheap to strong; `weight`, how many texts of the traffic it stands
-    for.
+    for; `censored`: the middle tier was not seen, and what the cheap one does not do counts as complex.
     """
 
     text: str
@@ -50,6 +50,7 @@ class Label(msgspec.Struct, omit_defaults=True):
     language: str = ""
     category: str = ""
     key: str = ""
+    censored: bool = False
 
     @property
     def tier(self) -> Tier:
@@ -65,10 +66,11 @@ class Query:
     weight: float
     row: dict[str, Any]
 
-    def label(self, p: Iterable[float], method: str, by: str) -> Label:
+    def label(self, p: Iterable[float], method: str, by: str, *, censored: bool = False) -> Label:
         """Its label."""
         names = ("id", "conversation", *SLICES)
-        known = {name: str(self.row[name]) for name in names if self.row.get(name) is not None}
+        known: dict[str, Any] = {name: str(self.row[name]) for name in names if self.row.get(name) is not None}
+        known["censored"] = censored
         at = dt.datetime.now(dt.UTC).replace(microsecond=0)
         first, second, third = p
         return Label(self.text, (first, second, third), method, by, at, round(self.weight, 4), **known)
@@ -138,6 +140,7 @@ def from_outcomes(source: Source) -> Iterator[list[Label]]:
                 at,
                 round(float(weight), 4),
                 conversation=conversation,
+                censored=bool(batch.censored[n]),
                 **{name: values[n] for name, values in batch.slices.items()},
             )
             for n, (text, target, weight, conversation) in enumerate(
@@ -211,7 +214,7 @@ def judge_labels(queries: list[Query], judge: Judge, caller: Caller) -> list[Lab
     for number, (query, _, _) in enumerate(whole):
         p = p_required(replies[2 * number], replies[2 * number + 1])
         if p is not None:
-            labels.append(query.label(p, "judge", by))
+            labels.append(query.label(p, "judge", by, censored=True))
     return labels
 
 

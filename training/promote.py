@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
-from collections.abc import Iterable
+import sqlite3
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import numpy as np
 from router import artifact, rollout
 from router.classifier import Classifier
 from router.errors import TierwiseError
+from router.gateway.store import StoreAway, open_store, sqlite_file
 from router.rollout import Feedback, Pointer, Verdict
+from router.settings import Settings
 from router.types import Tier
 from training import dataset, fit, gate
 
@@ -39,17 +43,18 @@ def promote(models: Path, name: str, *, share: float | None = None, force: bool 
     """
     before = pointer_of(models)
     folder = artifact.load(artifact.member(models, name)).path  # every file is checked before anything changes
-    if name == before.champion and before.canary is None:
+    if name == before.champion and (before.canary is None or share is not None):
         raise NotPromoted(f"{name} is the champion of {models} already")
     if not force and name not in (artifact.SHIPPED, before.champion, *before.history):
         _ask_gate(folder, artifact.member(models, before.champion))
     if share is None:
-        history = before.history if name == before.champion else (*before.history, before.champion)
-        after = Pointer(name, history=history)
+        after = before.with_champion(name)
     else:
         if not 0 < share < 1:
             raise NotPromoted(f"a canary's share is {share:.0%}, expected above 0 % and below 100 %")
-        after = Pointer(before.champion, name, share, before.history)
+        now = dt.datetime.now(dt.UTC)
+        goes_on = name == before.canary and before.since is not None  # more or fewer conversations, the same trial
+        after = Pointer(before.champion, name, share, before.history, before.since if goes_on else now)
     models.mkdir(parents=True, exist_ok=True)
     rollout.write(models, after)
     return after
@@ -59,7 +64,7 @@ def roll_back(models: Path) -> Pointer:
     """Take back the canary, or else the last promotion. Raises NotPromoted when there is nothing to take back."""
     before = pointer_of(models)
     if before.canary is not None:
-        after = Pointer(before.champion, history=before.history)
+        after = before.without_canary()
     elif before.history:
         after = Pointer(before.history[-1], history=before.history[:-1])
         artifact.load(artifact.member(models, after.champion))
@@ -89,11 +94,40 @@ def judged(models: Path, rows: Iterable[dict[str, Any]]) -> tuple[Verdict, str]:
     return rollout.judge(champion, canary)
 
 
-def listed(models: Path) -> list[dict[str, Any]]:
-    """A row for each artifact of the folder, and for the shipped one."""
+def heard(config: Settings, since: dt.datetime | None = None) -> dict[str, Feedback]:
+    """What users said of each artifact from a time on, in the store of records that the settings name; {} without one.
+
+    Raises NotPromoted when it is there and cannot be read.
+    """
+    if config.gateway.database_url is None and not sqlite_file(config).is_file():
+        return {}
+    try:
+        store = open_store(config)
+        try:
+            return store.feedback(since)
+        finally:
+            store.close()
+    except (StoreAway, sqlite3.Error, ImportError) as exc:
+        raise NotPromoted(f"users' feedback cannot be read: {exc}") from exc
+
+
+def listed(models: Path, users: Mapping[str, Feedback] | None = None) -> list[dict[str, Any]]:
+    """A row for each artifact of the folder, and for the shipped one; with what `users` said of each."""
     pointer = pointer_of(models)
     names = {path.parent.name for path in models.glob("*/manifest.json") if not path.parent.name.startswith(".")}
-    return [_row(models, name, pointer) for name in sorted({*names, artifact.SHIPPED})]
+    return [_row(models, name, pointer, users or {}) for name in sorted({*names, artifact.SHIPPED})]
+
+
+def said(pointer: Pointer, users: Mapping[str, Feedback], option: str = "") -> str:
+    """What users said of champion and canary, and the verdict so far with the command that follows from it."""
+    names = (pointer.champion, *filter(None, [pointer.canary]))
+    counts = [users.get(name, Feedback()) for name in names]
+    told = ", ".join(f"{name} bad in {of.n_bad} of {of.n}" for name, of in zip(names, counts, strict=True))
+    if pointer.canary is None:
+        return f"{told} conversations"
+    verdict, why = rollout.judge(*counts)
+    command = {Verdict.ROLL_BACK: "rollback", Verdict.PROMOTE: f"promote {pointer.canary}"}.get(verdict)
+    return f"{told} conversations; {why}: {f'tierwise models {command}{option}' if command else 'wait'}"
 
 
 def diff(models: Path, one: str, other: str) -> dict[str, Any]:
@@ -134,7 +168,7 @@ def _ask_gate(folder: Path, champion: Path) -> None:
         raise NotPromoted(f"the gate compared {folder.name} with another champion than {champion.name}; {again}")
 
 
-def _row(models: Path, name: str, pointer: Pointer) -> dict[str, Any]:
+def _row(models: Path, name: str, pointer: Pointer, users: Mapping[str, Feedback]) -> dict[str, Any]:
     folder = artifact.member(models, name)
     manifest = artifact.load(folder).manifest
     report = gate.read(folder)
@@ -149,6 +183,8 @@ def _row(models: Path, name: str, pointer: Pointer) -> dict[str, Any]:
         "gain": None if report is None else report.gain,
         "bytes": size,
         "sha256": gate.sha256(folder),
+        "n_judged": users.get(name, Feedback()).n,
+        "n_bad": users.get(name, Feedback()).n_bad,
     }
 
 

@@ -71,6 +71,7 @@ class Labelled:
     groups: npt.NDArray[np.int_]
     numbers: npt.NDArray[np.int_]
     slices: dict[str, tuple[npt.NDArray[np.int_], list[str]]]
+    n_censored: int = 0
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -139,6 +140,7 @@ def _learn(
             m: int((rows.methods == k).sum()) for k, m in enumerate(traffic.METHODS) if (rows.methods == k).any()
         },
         "shares": _rounded(dict(zip(Tier, rows.weights @ rows.targets / rows.weights.sum(), strict=True))),
+        "n_censored": rows.n_censored,
         "conflicts": conflicts,
         "noise": noise(p_suffices, rows, fitted.rows),
         "penalty": fitted.penalty,
@@ -170,7 +172,7 @@ def read(source: Source, base: Unfolded, identity: str, memory: Memory, progress
     loaders: list[Callable[[], Shard]] = []
     parts: list[tuple[Any, ...]] = []
     names: dict[str, dict[str, int]] = {}
-    signatures, total = [], traffic.count(source)
+    signatures, total, n_censored = [], traffic.count(source), 0
     for batch in traffic.labels(source):
         digest = hashlib.sha256("\0".join(batch.texts).encode("utf-8", "surrogatepass")).hexdigest()
         shard = encode(batch.texts, base, identity, digest)
@@ -181,6 +183,7 @@ def read(source: Source, base: Unfolded, identity: str, memory: Memory, progress
             number_of = names.setdefault(name, {"": 0})
             coded[name] = np.array([number_of.setdefault(value, len(number_of)) for value in values], np.int32)
         conversations = _keys(batch.conversations)
+        n_censored += int(batch.censored.sum())
         parts.append(
             (batch.targets, batch.weights, batch.methods, keys_of(batch.texts), conversations, batch.numbers, coded)
         )
@@ -204,6 +207,7 @@ def read(source: Source, base: Unfolded, identity: str, memory: Memory, progress
             )
             for name, number_of in names.items()
         },
+        n_censored,
     )
 
 

@@ -5,6 +5,10 @@ A label is a text with one of
 - `p_required`: P(required tier), cheap to strong (what `tierwise label` writes for outcomes)
 - a score in [0, 1] for each model, in a column of the model's name
 - or rows `query_id, model, score`, with `text` beside them or in a file of prompts (`query_id, text`).
+Where only the cheap and the top tier were seen (scores of two tiers, a judge's comparison) a label is `censored`: what
+the cheap one does not do may need either of the two above, and counts as complex. On five sets with scores of three
+tiers, 7 to 11 % then went below their required tier at a promise of 8 %; split between the two as the base has it, 3 to
+25 % did (training/EXPERIMENTS.md, row 47).
 `weight`, `method`, `conversation`, `language`, `category` and `key` are read where they are there.
 """
 
@@ -61,7 +65,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Labels:
-    """A batch: `targets` float64 [n, n_tiers], rows sum to 1; `weights` float64 [n]; `methods` int8 [n] in METHODS.
+    """A batch: `targets` float64 [n, n_tiers], rows sum to 1; `weights` float64 [n]; `methods` int8 [n] in METHODS;
+    `censored` bool [n]: the middle tier was not seen.
 
     `conversations` and the values of `slices` are "" where unknown; `numbers` are the rows' places in the file, from 1.
     """
@@ -70,6 +75,7 @@ class Labels:
     targets: npt.NDArray[np.float64]
     weights: npt.NDArray[np.float64]
     methods: npt.NDArray[np.int8]
+    censored: npt.NDArray[np.bool_]
     conversations: list[str]
     slices: dict[str, list[str]]
     numbers: npt.NDArray[np.int_]
@@ -92,6 +98,7 @@ def labels(source: Source) -> Iterator[Labels]:
             _targets(frame, source, numbers),
             _weights(frame, source.path, numbers),
             _methods(frame, source.path, numbers),
+            _censored(frame, source, numbers),
             _strings(frame, "conversation"),
             {name: _strings(frame, name) for name in SLICES if name in frame},
             numbers,
@@ -213,7 +220,7 @@ def tiers_of(names: Iterable[Any], source: Source, least: int = 2) -> dict[str, 
 def required(scores: Mapping[Tier, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
     """P(required tier) float64 [n, n_tiers] from mean scores by tier: what the strongest gains over each.
 
-    Where no model of the middle tier answered, what the cheap one cannot do counts as complex.
+    Where no model of the middle tier answered, what the cheap one cannot do counts as complex, and is censored.
     """
     top = np.clip(scores[Tier.COMPLEX], 0, 1)
     lacks = {tier: np.clip(top - scores[tier], 0, 1) for tier in list(Tier)[:-1] if tier in scores}
@@ -260,7 +267,7 @@ def _targets(frame: pd.DataFrame, source: Source, numbers: npt.NDArray[np.int_])
         raise LabelError(f"{source.path} is feedback, not labels; turn it into labels first: tierwise label")
     if "p_required" in frame:
         return _soft_targets(frame, source.path, numbers)
-    models = [name for name in frame if name not in ("tier", *TEXT_COLUMNS) and _is_score(frame[name])]
+    models = _scored(frame)
     if "tier" not in frame and not models:
         column(frame, ("tier",), source.path)
     if "tier" not in frame:
@@ -294,7 +301,11 @@ def _soft_targets(frame: pd.DataFrame, path: Path, numbers: npt.NDArray[np.int_]
 
 
 def _is_score(values: pd.Series) -> bool:
-    return values.name not in ("weight", "id") and values.dtype.kind in "fiub" and bool(values.between(0, 1).all())
+    return (
+        values.name not in ("weight", "id", "censored")
+        and values.dtype.kind in "fiub"
+        and bool(values.between(0, 1).all())
+    )
 
 
 def _weights(frame: pd.DataFrame, path: Path, numbers: npt.NDArray[np.int_]) -> npt.NDArray[np.float64]:
@@ -316,6 +327,27 @@ def _methods(frame: pd.DataFrame, path: Path, numbers: npt.NDArray[np.int_]) -> 
         value = frame["method"].tolist()[wrong[0]]
         raise LabelError(f"{path}: row {numbers[wrong[0]]}: method {value!r} is none of {', '.join(METHODS)}")
     return frame["method"].map(METHODS.index).to_numpy(np.int8)
+
+
+def _censored(frame: pd.DataFrame, source: Source, numbers: npt.NDArray[np.int_]) -> npt.NDArray[np.bool_]:
+    """Rows that say nothing of the middle tier: marked so, by a judge who saw two answers, or scores of two tiers."""
+    if "p_required" not in frame:
+        models = [] if "tier" in frame else _scored(frame)
+        return np.full(len(frame), bool(models) and Tier.MODERATE not in tiers_of(models, source).values())
+    by_judge = frame["method"].eq("judge").to_numpy() if "method" in frame else np.zeros(len(frame), bool)
+    if "censored" not in frame:
+        return by_judge
+    given = frame["censored"].astype(object)
+    wrong = np.flatnonzero(~(given.isin([True, False]) | given.isna()))
+    if wrong.size:
+        value = given.tolist()[wrong[0]]
+        raise LabelError(f"{source.path}: row {numbers[wrong[0]]}: censored is {value!r}, expected true or false")
+    return given.eq(True).to_numpy(bool) | by_judge
+
+
+def _scored(frame: pd.DataFrame) -> list[str]:
+    """The columns that hold scores."""
+    return [name for name in frame if name not in ("tier", *TEXT_COLUMNS) and _is_score(frame[name])]
 
 
 def _strings(frame: pd.DataFrame, name: str) -> list[str]:

@@ -87,7 +87,7 @@ def tune(
     rule = tuple(term.strip() for term in terms.split(",") if term.strip()) if classifier == "rules" else None
     files = {"scores": scores, "records": records}
     rows, problem = scored.load(labels, chosen, loaded, **files, mix=shares, terms=rule, shown=_bar)
-    used = f"{loaded.manifest.name}-v{loaded.manifest.version}"
+    used = artifact.name_of(loaded.manifest)
     report: dict[str, Any] = {"labels": str(labels), "n_rows": len(rows), "artifact": used, "fleet": chosen.name}
     report |= {"workload": problem.costs.workload, "n_records": problem.costs.n_records, "classifier": classifier}
     if not as_json:

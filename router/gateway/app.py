@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -19,15 +17,15 @@ from starlette.types import Receive, Scope, Send
 
 from router.errors import TierwiseError
 from router.gateway import wire
+from router.gateway.feedback import Verdicts
 from router.gateway.journal import Journal
 from router.gateway.keys import Key, KeyFile
 from router.gateway.limits import Budgets, Rates, RedisRates, Slots
 from router.gateway.metrics import Metrics
 from router.gateway.relay import Endpoint
 from router.gateway.serving import Serving
-from router.gateway.store import Entry, SqliteStore, Store
+from router.gateway.store import Entry, Store, open_store, state_dir
 from router.gateway.wire import RawHeaders, Refusal
-from router.settings import GatewaySettings
 from router.types import Api
 
 _logger = logging.getLogger("tierwise")
@@ -54,12 +52,13 @@ class Gateway:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.keys = KeyFile(folder / "keys.json")
         self.slots = Slots(settings.max_concurrent, settings.max_queue, settings.queue_timeout_s)
+        self.verdicts = Verdicts(self, open_store(self.serving.settings))
         self.rates = RedisRates(settings.redis_url) if settings.redis_url else Rates()
         self.journal = Journal(
             folder / "journal",
-            open_store(self.serving),
+            open_store(self.serving.settings),
             on_applied=self.budgets.applied,
-            on_refresh=self.budgets.refresh,
+            on_refresh=self._refresh,
         )
         self.session: aiohttp.ClientSession
 
@@ -78,18 +77,21 @@ class Gateway:
         """Bring the journal to the database and let go of everything."""
         await self.session.close()
         await self.rates.close()
+        await self.verdicts.close()
         await asyncio.to_thread(self.journal.close)
 
     async def reload(self) -> None:
         """Take the settings and the artifact now on disk; when they are wrong, log it and keep the old ones."""
         try:
-            fresh = await asyncio.to_thread(self._load)
-        except (TierwiseError, OSError) as exc:
-            _logger.error("not reloaded, the settings before stay in force: %s", exc)
+            serving = await asyncio.to_thread(self._load)
+        except Exception as exc:  # whatever is wrong with what is on disk, what is in force stays
+            why = exc if isinstance(exc, TierwiseError | OSError) else f"{type(exc).__name__}: {exc}"
+            _logger.error("not reloaded, the settings before stay in force: %s", why)
             return
-        fresh.take_over(self.serving)
-        self.serving = fresh
-        _logger.warning("reloaded: artifact %s", self.serving.router.manifest.name)
+        serving.take_over(self.serving)
+        self.serving, canary = serving, serving.router.canary
+        beside = f", {canary.loaded.name} to {canary.pointer.share:.0%} of the conversations" if canary else ""
+        _logger.warning("reloaded: artifact %s%s", serving.router.artifact_name, beside)
 
     def admit(self, headers: RawHeaders) -> Key | None:
         """Who is calling: a key of ours, or None where none is asked for. Raises Refusal (401)."""
@@ -122,6 +124,10 @@ class Gateway:
         self.budgets.add(entry)
         self.journal.append(entry)
 
+    def _refresh(self, store: Store) -> None:
+        self.budgets.refresh(store)
+        self.verdicts.refresh(store)
+
     def health(self) -> dict[str, Any]:
         """What is not as it should be: "ok", "degraded" (it serves; records wait on disk) or "draining"."""
         state = self.serving.router.affinity.state
@@ -129,23 +135,6 @@ class Gateway:
         status = "draining" if self.draining else "degraded" if any(trouble.values()) else "ok"
         said = {name: f"away: {why}" if why else "ok" for name, why in trouble.items()}
         return {"status": status, **said, "journal_backlog_bytes": self.journal.backlog_bytes}
-
-
-def state_dir(gateway: GatewaySettings) -> Path:
-    """Where keys, journal and records are kept."""
-    chosen = gateway.state_dir
-    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(chosen or f"{base}/tierwise").expanduser()
-
-
-def open_store(serving: Serving) -> Store:
-    """PostgreSQL by `database_url`, else the SQLite file of `ledger`, else one in the state folder."""
-    settings = serving.gateway
-    if settings.database_url is not None:
-        from router.gateway.postgres import PostgresStore
-
-        return PostgresStore(settings.database_url)
-    return SqliteStore(serving.settings.ledger or state_dir(settings) / "records.db")
 
 
 class Application:
@@ -209,6 +198,12 @@ def _starlette(gateway: Gateway, only_post: list[str]) -> Starlette:
     async def models(request: Request) -> Response:
         return _models(gateway, request)
 
+    async def feedback(request: Request) -> Response:
+        try:
+            return JSONResponse(await gateway.verdicts.take(request))
+        except Refusal as refusal:
+            return _refused(request, refusal)
+
     async def not_found(request: Request, _: Exception) -> Response:
         refusal = Refusal(404, "not_found_error", f"no endpoint {request.method} {request.url.path[:200]!r}")
         return _refused(request, refusal)
@@ -227,6 +222,7 @@ def _starlette(gateway: Gateway, only_post: list[str]) -> Starlette:
         *(Route(path, only_posted) for path in only_post),
         Route("/v1/models", models),
         Route("/v1/models/{id:path}", models),
+        Route("/v1/feedback", feedback, methods=["POST"]),
         Route("/api/hello", hello, methods=["GET", "HEAD"]),
         Route("/healthz", health),
         Route("/readyz", ready),

@@ -14,9 +14,9 @@ from router import settings as settings_module
 from router.errors import SettingsError
 from router.gateway import doctor as doctors
 from router.gateway import server
-from router.gateway.app import state_dir
 from router.gateway.keys import Key, KeyFile
 from router.gateway.serving import Serving
+from router.gateway.store import state_dir
 from router.settings import Settings
 
 _config = click.option("--config", "-c", type=click.Path(dir_okay=False), help="Settings file; default: tierwise.toml.")

@@ -16,10 +16,9 @@ import msgspec
 
 from router import settings as settings_module
 from router.errors import TierwiseError
-from router.gateway.app import open_store, state_dir
 from router.gateway.keys import KeyFile
 from router.gateway.serving import Serving, Upstream
-from router.gateway.store import StoreAway
+from router.gateway.store import StoreAway, open_store, state_dir
 from router.settings import Settings
 
 _TIMEOUT_S = 5.0
@@ -112,7 +111,7 @@ def _database(serving: Serving) -> Finding:
 
 
 def _open_and_close(serving: Serving) -> None:
-    store = open_store(serving)
+    store = open_store(serving.settings)
     try:
         store.position("doctor")
     finally:

@@ -29,6 +29,7 @@ class Frames:
         self.meter = Meter(api)
         self.is_last = False
         self.error: Any = None
+        self._is_chat = api is Api.CHAT
         self._hides_usage = hides_usage
         self._rest = bytearray()
         self._scanned = 0
@@ -47,6 +48,11 @@ class Frames:
         self._scanned = len(rest)
         return b"".join(kept)
 
+    @property
+    def reply_chars(self) -> int:
+        """Characters that the model wrote; only counted in Chat Completions, whose usage can be missing."""
+        return self.meter.n_chars if self._is_chat else 0
+
     def flush(self) -> bytes:
         """What is left of an unfinished frame when the stream has ended."""
         return bytes(self._rest)
@@ -59,7 +65,7 @@ class Frames:
         """Take in a frame; False if the caller is not to see it."""
         carries_usage = _USAGE.search(frame) is not None
         ends = any(mark in frame for mark in _LAST)
-        if not carries_usage and not ends and b'"error"' not in frame:
+        if not carries_usage and not ends and not self._is_chat and b'"error"' not in frame:
             return True
         data = b"\n".join(_DATA.findall(frame))
         if data == b"[DONE]":

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.rows import dict_row
 
-from router.gateway.store import Entry, Spent, StoreAway, picousd, spent_by
+from router.gateway.store import Entry, Served, Spent, StoreAway, picousd, spent_by
+from router.rollout import Feedback
 from router.types import Record
 
 ResultT = TypeVar("ResultT")
@@ -31,7 +32,19 @@ CREATE TABLE IF NOT EXISTS tierwise_records (
   output_tokens BIGINT NOT NULL, usage_reported BOOLEAN NOT NULL,
   cost_picousd BIGINT, baseline_model TEXT, baseline_cost_picousd BIGINT, notes JSONB NOT NULL
 );
+DO $$ BEGIN  -- altering locks the table, so only where it is that of an earlier version
+  IF NOT EXISTS (
+    SELECT FROM pg_attribute WHERE attrelid = 'tierwise_records'::regclass AND attname = 'conversation'
+  ) THEN
+    ALTER TABLE tierwise_records
+      ADD COLUMN artifact TEXT NOT NULL DEFAULT '', ADD COLUMN conversation TEXT NOT NULL DEFAULT '';
+  END IF;
+END $$;
 CREATE INDEX IF NOT EXISTS tierwise_records_at ON tierwise_records (at);
+CREATE INDEX IF NOT EXISTS tierwise_records_conversation ON tierwise_records (conversation) WHERE conversation != '';
+CREATE TABLE IF NOT EXISTS tierwise_feedback (
+  artifact TEXT, conversation TEXT, at TIMESTAMPTZ NOT NULL, good BOOLEAN NOT NULL, PRIMARY KEY (artifact, conversation)
+);
 CREATE TABLE IF NOT EXISTS tierwise_journals (name TEXT PRIMARY KEY, position BIGINT NOT NULL);
 CREATE TABLE IF NOT EXISTS tierwise_spend (
   key TEXT, day DATE, picousd BIGINT NOT NULL, PRIMARY KEY (key, day)
@@ -39,7 +52,7 @@ CREATE TABLE IF NOT EXISTS tierwise_spend (
 """
 _SCHEMA_LOCK = 0x7469657277697365  # any fixed number: replicas that start together create the tables one by one
 
-_INSERT = f"INSERT INTO tierwise_records VALUES (DEFAULT{', %s' * 17}) ON CONFLICT (request_id) DO NOTHING"
+_INSERT = f"INSERT INTO tierwise_records VALUES (DEFAULT{', %s' * 19}) ON CONFLICT (request_id) DO NOTHING"
 
 _BY_MODEL = """
 SELECT tier, model, COUNT(*) AS n_requests,
@@ -110,6 +123,33 @@ class PostgresStore:
                 row[money] = None if row[money] is None else Decimal(row[money]) / _PICO
         return rows
 
+    def served(self, key: str | None, *, request_id: str = "", conversation: str = "") -> Served | None:
+        """See Store."""
+        asked, value = ("request_id", request_id) if request_id else ("conversation", conversation)
+        query = f"""
+            SELECT artifact, conversation FROM tierwise_records
+            WHERE {asked} = %s AND {asked} != '' AND (%s::TEXT IS NULL OR key = %s) ORDER BY id DESC LIMIT 1
+        """
+        row = self._with(lambda db: db.execute(query, (_text(value), key, key)).fetchone())
+        return None if row is None else Served(*row)
+
+    def keep_feedback(self, artifact: str, conversation: str, *, good: bool) -> None:
+        """See Store."""
+        query = """
+            INSERT INTO tierwise_feedback VALUES (%s, %s, now(), %s) ON CONFLICT (artifact, conversation)
+            DO UPDATE SET at = excluded.at, good = tierwise_feedback.good AND excluded.good
+        """
+        self._with(lambda db: db.execute(query, (artifact, conversation, good)))
+
+    def feedback(self, since: dt.datetime | None = None) -> dict[str, Feedback]:
+        """See Store."""
+        query = """
+            SELECT artifact, COUNT(*), COUNT(*) FILTER (WHERE NOT good) FROM tierwise_feedback
+            WHERE %s::TIMESTAMPTZ IS NULL OR at >= %s GROUP BY artifact
+        """
+        rows = self._with(lambda db: db.execute(query, (since, since)).fetchall())
+        return {name: Feedback(n, n_bad) for name, n, n_bad in rows}
+
     def close(self) -> None:
         """See Store."""
         if self._connection is not None:
@@ -154,6 +194,8 @@ def _row(entry: Entry) -> tuple[Any, ...]:
         record.baseline_model,
         None if record.baseline_cost_usd is None else picousd(record.baseline_cost_usd),
         json.dumps([_text(note) for note in record.notes]),
+        record.artifact,
+        record.conversation,
     )
 
 

@@ -223,9 +223,10 @@ class Exchange:
         body = wire.decode(self._raw)
         asked = self._serving.asked(body, self._key)
         self._router = self._serving.router_for(self._api, self._key)
-        plan = self._router.plan(asked, self._api, self._context(), counts_only=self._endpoint.counts_only)
+        context = self._context()
+        plan = self._router.plan(asked, self._api, context, counts_only=self._endpoint.counts_only)
         self._asked_same = asked is body and "router" not in body
-        self._attempts = Attempts(self._router, plan, asked, self._limits.max_retries)
+        self._attempts = Attempts(self._router, plan, asked, self._limits.max_retries, context)
 
     def _context(self) -> Context:
         """What is known beside the body: headers, but none that holds a secret, and the name of the key."""
@@ -353,7 +354,8 @@ class Exchange:
         headers = wire.headers_back(response.raw_headers) + self._own_headers()
         if response.status == 200 and not self._endpoint.counts_only:
             reply = wire.read_reply(body)
-            cost = self._record(self._usage(reply))
+            usage = self._usage(reply)
+            cost = self._record(usage, reply_chars=0 if usage.reported else usages.n_chars(reply))
             if cost is not None:
                 headers.append((b"x-tierwise-cost-usd", cost.encode()))
             if self._spoken is not self._api:
@@ -382,7 +384,7 @@ class Exchange:
             async with asyncio.timeout(idle_s) as deadline:
                 while True:
                     if frames.is_last and not self._recorded:
-                        self._record(self._usage_of(frames))
+                        self._record(self._usage_of(frames), reply_chars=frames.reply_chars)
                     if passed:
                         await self._send({"type": "http.response.body", "body": passed, "more_body": True})
                     chunk = await response.content.readany()
@@ -405,7 +407,7 @@ class Exchange:
         if not self._recorded:
             complete = frames.is_last or (broken is None and frames.error is None)
             notes = () if complete else ("the stream ended early: usage is what had been reported",)
-            self._record(self._usage_of(frames), notes)
+            self._record(self._usage_of(frames), notes, frames.reply_chars)
         await self._send({"type": "http.response.body", "body": last, "more_body": False})
         self._count(200)
 
@@ -474,7 +476,7 @@ class Exchange:
         except (TypeError, ValueError):
             return usages.UNREPORTED
 
-    def _record(self, usage: Usage, notes: tuple[str, ...] = ()) -> str | None:
+    def _record(self, usage: Usage, notes: tuple[str, ...] = (), reply_chars: int = 0) -> str | None:
         """Account for the reply and keep the record; the cost in USD as text, None where it is unknown."""
         self._recorded = True
         if self._endpoint.counts_only or self._attempts is None:
@@ -486,6 +488,7 @@ class Exchange:
                 self._attempts.plan,
                 usage,
                 (*self._attempts.notes, *self._changes, *notes, f"request {self._request_id}", *whose),
+                reply_chars=reply_chars,
             )
             self._gateway.keep(Entry(self._request_id, record, None if key is None else key.id))
         except Exception as exc:  # the provider has answered and will bill: the reply must reach the caller

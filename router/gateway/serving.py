@@ -92,9 +92,15 @@ class Serving:
         return cls(settings, router, environ)
 
     def take_over(self, before: Serving) -> None:
-        """Go on with the conversations that were remembered before a reload, unless they are kept elsewhere now."""
-        if (self.settings.state, self.gateway.redis_url) == (before.settings.state, before.gateway.redis_url):
-            self.router.affinity.state = before.router.affinity.state
+        """Go on where another one stood: fleets that are still the same keep what they know of conversations.
+
+        Not if that is now kept elsewhere.
+        """
+        if (self.settings.state, self.gateway.redis_url) != (before.settings.state, before.gateway.redis_url):
+            return
+        for name, router in before._routers.items():
+            if name in self.router.catalog.fleets and self._fleet(name).fleet == router.fleet:
+                self._fleet(name).take_over(router)
 
     def router_for(self, api: Api, key: Key | None) -> Router:
         """The router of the key's fleet, else of the chosen one, else of the default fleet for that API's provider."""

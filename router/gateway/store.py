@@ -7,17 +7,22 @@ written twice, and what each key has spent a day.
 from __future__ import annotations
 
 import datetime as dt
+import os
 import sqlite3
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from router.ledger import Ledger
+from router.rollout import Feedback
+from router.settings import GatewaySettings, Settings
 from router.types import Record
+
+ResultT = TypeVar("ResultT")
 
 Spent = dict[tuple[str, dt.date], Decimal]
 """USD by key and day (UTC)."""
@@ -31,6 +36,13 @@ class Entry(msgspec.Struct, frozen=True):
     request_id: str
     record: Record
     key: str | None = None
+
+
+class Served(msgspec.Struct, frozen=True):
+    """Which artifact served a conversation."""
+
+    artifact: str
+    conversation: str
 
 
 class StoreAway(Exception):
@@ -55,8 +67,38 @@ class Store(Protocol):
     def by_model(self) -> list[dict[str, Any]]:
         """Totals a tier and model, as `Ledger.by_model`."""
 
+    def served(self, key: str | None, *, request_id: str = "", conversation: str = "") -> Served | None:
+        """Who served a request or, of late, a conversation; None when there is none, or it is not of that `key`."""
+
+    def keep_feedback(self, artifact: str, conversation: str, *, good: bool) -> None:
+        """As `Ledger.keep_feedback`."""
+
+    def feedback(self, since: dt.datetime | None = None) -> dict[str, Feedback]:
+        """As `Ledger.feedback`."""
+
     def close(self) -> None:
         """Give the connection back."""
+
+
+def state_dir(gateway: GatewaySettings) -> Path:
+    """Where keys, journal and records are kept."""
+    chosen = gateway.state_dir
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(chosen or f"{base}/tierwise").expanduser()
+
+
+def sqlite_file(settings: Settings) -> Path:
+    """Where records are kept without PostgreSQL: the file of `ledger`, else one in the state folder."""
+    return Path(settings.ledger or state_dir(settings.gateway) / "records.db")
+
+
+def open_store(settings: Settings) -> Store:
+    """PostgreSQL by `gateway.database_url`, else SQLite."""
+    if settings.gateway.database_url is not None:
+        from router.gateway.postgres import PostgresStore
+
+        return PostgresStore(settings.gateway.database_url)
+    return SqliteStore(sqlite_file(settings))
 
 
 def spent_by(entries: Sequence[Entry]) -> Spent:
@@ -91,7 +133,7 @@ class SqliteStore(Ledger):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 for entry in entries:
-                    self.write(entry.record)
+                    self.write(entry.record, entry.request_id, entry.key)
                 spent = [(key, day.isoformat(), picousd(usd)) for (key, day), usd in spent_by(entries).items()]
                 self._db.executemany(
                     "INSERT INTO gateway_spend VALUES (?, ?, ?)"
@@ -120,3 +162,27 @@ class SqliteStore(Ledger):
         query = "SELECT key, day, picousd FROM gateway_spend WHERE day >= ?"
         rows = self._db.execute(query, (since.isoformat(),)).fetchall()
         return {(key, dt.date.fromisoformat(day)): Decimal(pico) / _PICO for key, day, pico in rows}
+
+    def served(self, key: str | None, *, request_id: str = "", conversation: str = "") -> Served | None:
+        """See Store."""
+        asked, value = ("request_id", request_id) if request_id else ("conversation", conversation)
+        query = f"""
+            SELECT artifact, conversation FROM records
+            WHERE {asked} = ? AND {asked} != '' AND (? IS NULL OR key = ?) ORDER BY id DESC LIMIT 1
+        """
+        row = self._guarded(lambda: self._db.execute(query, (value, key, key)).fetchone())
+        return None if row is None else Served(*row)
+
+    def keep_feedback(self, artifact: str, conversation: str, *, good: bool) -> None:
+        """See Store."""
+        self._guarded(lambda: super(SqliteStore, self).keep_feedback(artifact, conversation, good=good))
+
+    def feedback(self, since: dt.datetime | None = None) -> dict[str, Feedback]:
+        """See Store."""
+        return self._guarded(lambda: super(SqliteStore, self).feedback(since))
+
+    def _guarded(self, use: Callable[[], ResultT]) -> ResultT:
+        try:
+            return use()
+        except sqlite3.OperationalError as exc:
+            raise StoreAway(str(exc)) from exc

@@ -11,14 +11,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from router import rollout
 from router.gateway.keys import KeyFile
 from router.offline import Upstream
+from router.rollout import Pointer
 from router.state import KEEP_S, RedisState
+from tests.conftest import artifact_that_says
 from tests.gateway.conftest import HELLO, KEYS, Running, Serve, wait_for
 
 psycopg = pytest.importorskip("psycopg")
@@ -123,6 +127,60 @@ def test_replicas_share_records_and_budgets_in_postgres(serve: Serve, upstream: 
     with psycopg.connect(postgres.url) as db:  # as if the second replica had spent it
         db.execute("UPDATE tierwise_spend SET picousd = 60000000000")
     wait_for(lambda: ask(first) == 429, 15)
+
+
+OLD_RECORDS = """
+CREATE TABLE tierwise_records (
+  id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, request_id TEXT NOT NULL UNIQUE, key TEXT,
+  at TIMESTAMPTZ NOT NULL, tier TEXT, model TEXT NOT NULL, reason TEXT NOT NULL, p_suffices JSONB NOT NULL,
+  fresh_tokens BIGINT NOT NULL, cache_read_tokens BIGINT NOT NULL,
+  cache_write_short_tokens BIGINT NOT NULL, cache_write_long_tokens BIGINT NOT NULL,
+  output_tokens BIGINT NOT NULL, usage_reported BOOLEAN NOT NULL,
+  cost_picousd BIGINT, baseline_model TEXT, baseline_cost_picousd BIGINT, notes JSONB NOT NULL
+)
+"""
+
+
+def test_replicas_share_feedback_and_both_let_a_worse_canary_go(
+    serve: Serve, upstream: Upstream, postgres: Postgres, tmp_path: Path
+) -> None:
+    """Each has models of its own, and only one hears the users. The records' table is that of the version before."""
+    with psycopg.connect(postgres.url) as db:
+        db.execute(OLD_RECORDS)
+    folders = [tmp_path / "models1", tmp_path / "models2"]
+    for folder in folders:
+        artifact_that_says("complex", folder / "old-v1")
+        artifact_that_says("simple", folder / "new-v1")
+        rollout.write(folder, Pointer("old-v1", "new-v1", 0.5))
+    first, second = (
+        serve(upstream.url, general={"artifact": str(folder)}, database_url=postgres.url) for folder in folders
+    )
+    body = {**HELLO, "messages": [{"role": "user", "content": "What is the capital of Peru?"}]}
+    served: dict[str, int] = {"old-v1": 0, "new-v1": 0}
+    with httpx2.Client(base_url=first.url, timeout=20) as client, httpx2.Client(base_url=second.url) as other:
+        for number in count():
+            named = {**body, "router": {"conversation_id": f"c{number}"}}
+            replies = [gateway.post("/v1/messages", json=named) for gateway in (client, other)]
+            assert replies[0].headers["x-tierwise-tier"] == replies[1].headers["x-tierwise-tier"]
+            name = "new-v1" if replies[0].headers["x-tierwise-tier"] == "simple" else "old-v1"
+            served[name] += 1
+            if min(served.values()) == 110:
+                break
+        wait_for(lambda: postgres.rows("SELECT COUNT(*) FROM tierwise_records") == [(2 * number + 2,)])
+        for n in range(number + 1):
+            about = {"conversation_id": f"c{n}", "good": True}
+            if client.post("/v1/feedback", json=about).json()["artifact"] == "new-v1":
+                client.post("/v1/feedback", json={**about, "good": False})
+    for folder in folders:
+        wait_for(lambda folder=folder: rollout.read(folder) == Pointer("old-v1"))
+    counted = dict(postgres.rows("SELECT artifact, COUNT(*) FROM tierwise_feedback GROUP BY artifact"))
+    assert counted == served
+    assert (
+        dict(postgres.rows("SELECT artifact, COUNT(DISTINCT conversation) FROM tierwise_records GROUP BY 1")) == served
+    )
+    postgres.stop()
+    reply = first.post("/v1/feedback", {"conversation_id": "c1", "good": True})
+    assert (reply.status_code, "pg-canary" in reply.text) == (503, False)
 
 
 def test_replicas_share_rates_in_redis_and_count_alone_without_it(serve: Serve, upstream: Upstream) -> None:

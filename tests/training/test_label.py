@@ -35,7 +35,7 @@ def speak(body: dict[str, Any], model_id: str) -> str:
         return "Both were read.\n" + ("SAME" if a == b else "B" if a else "A")
     if "Which kind of assistant" in text:
         return "Complex." if any(hard in text for hard in HARD) else "simple"
-    cheap = model_id in (FLEETS["claude"].models[Tier.SIMPLE].id, FLEETS["gpt"].models[Tier.SIMPLE].id)
+    cheap = model_id in [FLEETS[name].models[Tier.SIMPLE].id for name in ("claude", "gpt", "gemini")]
     return "wrong" if cheap and text in HARD else f"right, says {model_id}"
 
 
@@ -51,7 +51,7 @@ def fleet(request: pytest.FixtureRequest) -> str:
 
 
 def client(upstream: Upstream, fleet: str) -> Any:
-    if fleet == "claude":
+    if fleet.startswith("claude"):
         return anthropic.Anthropic(base_url=upstream.url, api_key="offline", max_retries=0)
     return openai.OpenAI(base_url=f"{upstream.url}/v1", api_key="offline", max_retries=0)
 
@@ -69,6 +69,7 @@ def test_judge_compares_blind_in_both_orders(upstream: Upstream, fleet: str, is_
         labels = label.judge_labels(asked, Judge.of(FLEETS[fleet]), caller)
         assert [row.tier for row in labels] == [Tier.SIMPLE] * 3 + [Tier.COMPLEX] * 3
         assert {row.method for row in labels} == {"judge"}
+        assert all(row.censored for row in labels)  # two answers say nothing of the tier between
         assert FLEETS[fleet].top.id in labels[0].by
         assert len(upstream.bills) == 4 * len(asked)
         assert all(bill.is_batch == is_batch for bill in upstream.bills)
@@ -77,6 +78,40 @@ def test_judge_compares_blind_in_both_orders(upstream: Upstream, fleet: str, is_
         again = label.judge_labels(asked, Judge.of(FLEETS[fleet]), caller)
         assert [row.p_required for row in again] == [row.p_required for row in labels]
         assert len(upstream.bills) == 4 * len(asked)  # nothing is paid for twice
+
+
+def test_gemini_labels_call_by_call(upstream: Upstream, traffic_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through its OpenAI-compatible address; it has no batches there, which is said before anything is sent."""
+    monkeypatch.setattr(calls, "GEMINI_URL", f"{upstream.url}/v1")
+    args = [str(traffic_file), "--by", "judge", "--n", "6", "--fleet", "gemini", "--out", "l.jsonl", "--yes"]
+    with pytest.raises(calls.CallsFailed, match="set GEMINI_API_KEY"):
+        CliRunner().invoke(cli.label, args, catch_exceptions=False)
+    monkeypatch.setenv("GEMINI_API_KEY", "offline")
+    with pytest.raises(calls.CallsFailed, match="leave --batch out"):
+        CliRunner().invoke(cli.label, [*args, "--batch"], catch_exceptions=False)
+    assert not upstream.requests
+    done = CliRunner().invoke(cli.label, args, catch_exceptions=False)
+    assert "6 labels in l.jsonl" in done.output
+    assert len(upstream.bills) == 24
+    assert {body["reasoning_effort"] for body in upstream.requests} == {"minimal", "low"}
+    assert min(body["max_completion_tokens"] for body in upstream.requests) > calls.THINKING_TOKENS
+
+
+def test_a_fleet_of_several_providers_is_refused() -> None:
+    mixed = catalog.Fleet("mixed", {Tier.SIMPLE: FLEETS["gpt"].models[Tier.SIMPLE], Tier.COMPLEX: FLEETS["claude"].top})
+    with pytest.raises(calls.CallsFailed, match="'mixed' is of openai, anthropic, labels come from one of"):
+        calls.client_for(mixed)
+
+
+@pytest.mark.parametrize("name", ["claude", "claude-latest", "gpt", "gpt-latest", "gemini"])
+def test_every_fleets_models_take_what_they_are_asked(upstream: Upstream, name: str, tmp_path: Path) -> None:
+    """Also those that cannot answer without thinking."""
+    with Journal(tmp_path / "j.db") as journal, client(upstream, name) as sdk:
+        asked = queries(2)
+        judge = Judge.of(FLEETS[name])
+        labels = label.judge_labels(asked, judge, Caller(sdk, journal))
+        assert len(labels) == 2
+        assert label.most_usd(asked, "judge", judge, False) > journal.spent_usd
 
 
 def test_no_prompt_names_a_model_or_a_tier(upstream: Upstream, tmp_path: Path) -> None:
@@ -300,7 +335,7 @@ def test_command_asks_before_a_cent_is_spent(
     assert not upstream.bills
     done = CliRunner().invoke(cli.label, [*args, "--yes"])
     assert done.exit_code == 0, done.output
-    assert "10 labels in l.jsonl" in done.output
+    assert "10 labels in l.jsonl\n10 of them saw the simple and the complex tier only" in done.output
     n_bills = len(upstream.bills)
     done = CliRunner().invoke(cli.label, [*args, "--yes"])
     assert "10 labelled already" in done.output

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -9,8 +13,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from router import ArtifactCorrupt, ArtifactNotFound, Router, artifact, rollout
+from router import ArtifactCorrupt, ArtifactNotFound, Ledger, Router, artifact, rollout
 from router.rollout import Feedback, Pointer, Verdict
+from tests.conftest import ROOT
 from training import cli, gate, promote
 from training.promote import NotPromoted
 
@@ -51,7 +56,9 @@ def test_promote_and_roll_back(models: Path) -> None:
 
 
 def test_canary_then_all(models: Path) -> None:
-    assert promote.promote(models, "mine-v1", share=0.1) == Pointer("complexity-v2", "mine-v1", 0.1)
+    first = promote.promote(models, "mine-v1", share=0.1)
+    assert first == Pointer("complexity-v2", "mine-v1", 0.1, since=first.since)
+    assert promote.promote(models, "mine-v1", share=0.2).since == first.since  # a larger share is the same trial
     assert Router.load(models).manifest.name == "complexity"
     assert promote.roll_back(models) == Pointer("complexity-v2")
     promote.promote(models, "mine-v1", share=0.1)
@@ -60,6 +67,8 @@ def test_canary_then_all(models: Path) -> None:
         promote.promote(models, "mine-v1")
     with pytest.raises(NotPromoted, match="share is 100%"):
         promote.promote(models, "complexity-v2", share=1.0)
+    with pytest.raises(NotPromoted, match=r"champion of .* already"):
+        promote.promote(models, "mine-v1", share=0.5)
 
 
 def test_what_the_gate_refused_does_not_serve(models: Path) -> None:
@@ -101,6 +110,37 @@ def test_killed_while_the_pointer_is_written_the_old_one_serves(models: Path, mo
         promote.roll_back(models)
     assert Router.load(models).manifest.name == "mine-v1"
     assert [row["name"] for row in promote.listed(models)] == ["complexity-v2", "mine-v1"]
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from training import cli
+real = {where}
+def killed(*args, **kwargs):
+    if {after}:
+        real(*args, **kwargs)
+    os.kill(os.getpid(), signal.SIGKILL)
+{where} = killed
+cli.models(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("where", ["os.fsync", "pathlib.Path.chmod", "pathlib.Path.replace"])
+@pytest.mark.parametrize("after", [False, True])
+def test_kill_9_in_the_middle_of_promoting(models: Path, where: str, after: bool) -> None:
+    """The pointer is the old one or the new one, whole; the same command again completes it."""
+    code = KILLED.format(where=where, after=after)
+    command = [sys.executable, "-c", code, "promote", "mine-v1", "--models", str(models)]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    is_done = where == "pathlib.Path.replace" and after
+    assert Router.load(models if rollout.read(models) else None).artifact_name == (
+        "mine-v1" if is_done else "complexity-v2"
+    )
+    if not is_done:
+        promote.promote(models, "mine-v1")
+    assert Router.load(models).artifact_name == "mine-v1"
+    assert {row["name"] for row in promote.listed(models)} == {"complexity-v2", "mine-v1"}
 
 
 @pytest.mark.parametrize(
@@ -185,13 +225,48 @@ def test_commands(models: Path, tmp_path: Path) -> None:
     feedback.write_text("\n".join(map(json.dumps, [*good, *good])))
     done = CliRunner().invoke(cli.models, ["rollback", "--models", str(models), "--if-worse", str(feedback)])
     assert done.exit_code == 1
-    assert rollout.read(models) == Pointer("complexity-v2", "mine-v1", 0.1)
+    assert "canary 10%" in run("list")
     assert "mine-v1" in run("promote", "mine-v1")
     report = json.loads(run("diff", "complexity-v2", "mine-v1", "--json"))
     assert report["operating_points"]["balanced"]["up"] == report["operating_points"]["balanced"]["down"] == 0
     assert "go up" in run("diff", "complexity-v2", "mine-v1")
     assert "quality at equal cost" in run("show", "mine-v1")
     assert "mine-v1" in run("list")
+
+
+def test_what_users_say_is_shown_with_what_to_do(models: Path, tmp_path: Path) -> None:
+    """From the store that the settings name; the trial begins with the canary."""
+    Path("tierwise.toml").write_text(f'artifact = "{models}"\nledger = "{tmp_path}/ledger.db"\n')
+
+    def shown(*args: str) -> str:
+        done = CliRunner().invoke(cli.models, [*args, "--models", str(models)], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "users say" not in shown("list")
+    assert not Path("ledger.db").exists()
+    with Ledger(tmp_path / "ledger.db") as store:
+        store.keep_feedback("complexity-v2", "before", good=False)
+        assert "users say   complexity-v2 bad in 1 of 1 conversations" in shown("list")
+        shown("promote", "mine-v1", "--canary", "10%")
+        for number in range(150):
+            store.keep_feedback("complexity-v2", f"a{number}", good=number >= 3)
+            store.keep_feedback("mine-v1", f"b{number}", good=True)
+        told = (
+            "users say   complexity-v2 bad in 3 of 150, mine-v1 bad in 0 of 150 conversations; -2.0% bad conversations"
+        )
+        assert told in shown("list")
+        assert told in shown("show", "mine-v1")
+        assert shown("list").rstrip().endswith(": wait")
+        for number in range(100):
+            store.keep_feedback("mine-v1", f"b{number}", good=False)
+        assert f": tierwise models rollback --models {models}\n" in shown("show", "complexity-v2")
+    rows = {row["name"]: row for row in json.loads(shown("list", "--json"))}
+    assert (rows["mine-v1"]["n_judged"], rows["mine-v1"]["n_bad"]) == (150, 100)
+    (tmp_path / "ledger.db").write_bytes(b"no database, but long enough to look like one" * 50)
+    for rest in tmp_path.glob("ledger.db-*"):
+        rest.unlink()
+    assert "users' feedback cannot be read: file is not a database" in shown("list")
 
 
 def test_feedback_rows_are_checked(models: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,9 @@ from click.testing import CliRunner
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
-from router import Router, Tier, artifact
-from training import adapt, cli, dataset, duplicates, export, fit, retrain, traffic
+from router import Router, Tier, artifact, rollout
+from router.rollout import Pointer
+from training import adapt, cli, dataset, duplicates, export, fit, gate, retrain, traffic
 from training.traffic import LabelError, Source
 
 OWN = dataset.queries()
@@ -130,6 +132,53 @@ def test_a_killed_run_leaves_nothing_half_done_and_goes_on(
     assert all(file.stat().st_mtime_ns == at for file, at in kept.items())  # taken, not made again
 
 
+KILLED = """
+import os, signal, sys
+from router.cli import main
+from training import {module}
+real = {module}.{function}
+def killed(*args, **kwargs):
+    if {after}:
+        real(*args, **kwargs)
+    os.kill(os.getpid(), signal.SIGKILL)
+{module}.{function} = killed
+sys.argv = ["tierwise", *sys.argv[1:]]
+main()
+"""
+COMMAND = "import sys; from router.cli import main; sys.argv = ['tierwise', *sys.argv[1:]]; main()"
+
+
+def test_killed_at_any_step_the_champion_serves_and_the_next_run_finishes(
+    learnt: tuple[Path, dict[str, Any], Any], tmp_path: Path
+) -> None:
+    """kill -9 while the challenger is written, before and after the gate, and before and after it is promoted."""
+    models = tmp_path / "models"
+    shutil.copytree(BASE, models / "old-v1")
+    before = Pointer("old-v1")
+    rollout.write(models, before)
+    labels = written(tmp_path, domain())
+    options = ["retrain", "--labels", str(labels), "--out", "models/shop-v3", "--cache", "cache", "--promote"]
+
+    def run(code: str, *args: str) -> int:
+        known = {**os.environ, "PYTHONPATH": str(dataset.ROOT)}
+        return subprocess.run([sys.executable, "-c", code, *args], cwd=tmp_path, env=known, check=False).returncode
+
+    steps = [("export", "parity_gap", 0), ("gate", "compare", 0), ("gate", "compare", 1), ("promote", "promote", 0)]
+    for module, function, after in steps:
+        code = KILLED.format(module=module, function=function, after=after)
+        assert run(code, *options) == -signal.SIGKILL, function
+        assert rollout.read(models) == before
+        assert Router.load(models).artifact_name == "old-v1"
+        may_serve = run(COMMAND, "models", "promote", "shop-v3") == 0  # only with the gate's word
+        assert may_serve == (function == "promote")
+        rollout.write(models, before)
+    assert run(COMMAND, *options) == 0
+    assert Router.load(models).artifact_name == "shop-v3"
+    assert {path.name for path in models.iterdir()} == {"current.json", "old-v1", "shop-v3"}
+    made = {name: digest for name, digest in tree(models / "shop-v3").items() if name != gate.FILE}
+    assert made == tree(learnt[0])
+
+
 @pytest.mark.parametrize("name", ["l.jsonl", "l.csv", "l.parquet"])
 def test_formats_say_the_same(name: str, tmp_path: Path) -> None:
     frame = domain(50).assign(weight=2.0, language="en", conversation=[str(n // 2) for n in range(50)])
@@ -158,6 +207,27 @@ def test_scores_become_required_tiers(tmp_path: Path) -> None:
     (batch,) = traffic.labels(source)
     assert batch.texts == texts
     assert batch.targets.tolist() == expected
+
+
+def test_what_saw_two_tiers_only_says_so_and_counts_what_simple_lacks_as_complex(tmp_path: Path) -> None:
+    scores = domain()[["text"]].assign(small=(domain()["tier"] == "simple").astype(float), big=1.0)
+    args = ["--labels", str(written(tmp_path, scores)), "--out", "models/two-v1", "--cache", "cache"]
+    tiers = ["--tier", "simple=small", "--tier", "complex=big"]
+    done = CliRunner().invoke(cli.retrain, [*args, *tiers])
+    assert "two tiers   400 labels saw the simple and the complex tier only" in done.output
+    assert "moderate 0%" in done.output
+    done = CliRunner().invoke(cli.label, [args[1], *tiers, "--out", "l.jsonl"])
+    assert "400 of them saw the simple and the complex tier only" in done.output
+    (batch,) = traffic.labels(Source(Path("l.jsonl")))
+    assert batch.censored.all()
+    three = written(tmp_path, scores.assign(middle=1.0), "three.jsonl")
+    (batch,) = traffic.labels(Source(three, tiers={"small": Tier.SIMPLE, "middle": Tier.MODERATE, "big": Tier.COMPLEX}))
+    assert not batch.censored.any()
+    (batch,) = traffic.labels(Source(written(tmp_path, domain(), "given.csv")))
+    assert not batch.censored.any()
+    wrong = domain()[["text"]].assign(p_required=[[1, 0, 0]] * 400, censored="no")
+    with pytest.raises(LabelError, match="row 1: censored is 'no', expected true or false"):
+        next(traffic.labels(Source(written(tmp_path, wrong))))
 
 
 def test_models_of_a_fleet_need_no_mapping(tmp_path: Path) -> None:
