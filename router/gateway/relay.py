@@ -416,7 +416,8 @@ class Exchange:
         if isinstance(error, UpstreamError):
             body = error.body
             if self._spoken is not self._api:
-                body = wire.encode(interpreter.error(wire.read_reply(body), error.status_code, self._api))
+                said = interpreter.error(wire.read_reply(body), error.status_code, self._api)
+                body = wire.encode({**said, "request_id": self._request_id} if self._api is Api.MESSAGES else said)
             await self._reply(error.status_code, error.raw_headers + self._own_headers(), body)
             return
         late = isinstance(error, APITimeoutError)
