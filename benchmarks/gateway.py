@@ -40,6 +40,7 @@ WRK_SCRIPT = """
 wrk.method = "POST"
 wrk.headers["content-type"] = "application/json"
 wrk.headers["authorization"] = "Bearer offline"
+for name, value in string.gmatch(os.getenv("HEADERS") or "", "([^=;]+)=([^;]+)") do wrk.headers[name] = value end
 local file = io.open(os.getenv("BODY"), "rb")
 wrk.body = file:read("*a")
 file:close()
@@ -147,13 +148,15 @@ def rss_mb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def load(url: str, payload: Path, script: Path, connections: int, seconds: float, pid: int | None) -> dict[str, float]:
+def load(
+    url: str, payload: Path, script: Path, connections: int, seconds: float, pid: int | None, headers: dict[str, str]
+) -> dict[str, float]:
     """One run of wrk."""
     command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s"]
     before = cpu_s(pid) if pid else 0.0
     done = subprocess.run(
         [*command, "-s", str(script), url],
-        env={**os.environ, "BODY": str(payload)},
+        env={**os.environ, "BODY": str(payload), "HEADERS": ";".join(f"{k}={v}" for k, v in headers.items())},
         capture_output=True,
         text=True,
         check=True,
@@ -191,6 +194,13 @@ def litellm_config(folder: Path, upstream: str) -> Path:
     return path
 
 
+def headers_for(name: str, variants: dict[str, tuple[str, int | None]]) -> dict[str, str]:
+    """What Portkey must be told with each request: where to send it."""
+    if name != "portkey":
+        return {}
+    return {"x-portkey-provider": "openai", "x-portkey-custom-host": variants["direct"][0] + "/v1"}
+
+
 def median_cell(rows: list[dict[str, float]]) -> dict[str, float]:
     return {name: round(statistics.median(row[name] for row in rows), 3) for name in rows[0]}
 
@@ -200,7 +210,7 @@ def soak(url: str, payload: Path, script: Path, seconds: float, pid: int) -> dic
     started, points = time.time(), []
     failed = requests = 0.0
     while time.time() - started < seconds:
-        row = load(url, payload, script, 16, 5, pid)
+        row = load(url, payload, script, 16, 5, pid, {})
         failed += row["failed"]
         requests += row["requests_a_second"] * 5
         points.append((time.time() - started, rss_mb(pid)))
@@ -255,6 +265,7 @@ def start(folder: Path, stack: ExitStack, options: argparse.Namespace) -> dict[s
     if options.litellm:
         port, config = free_port(), litellm_config(folder, upstream)
         quiet = {**env, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+        quiet["LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY"] = "true"  # nobody is asked for a key here
         add(
             "litellm",
             [options.litellm, "--config", str(config), "--port", str(port), "--host", "127.0.0.1"],
@@ -263,7 +274,8 @@ def start(folder: Path, stack: ExitStack, options: argparse.Namespace) -> dict[s
         )
     if options.portkey:
         port = free_port()
-        add("portkey", ["node", options.portkey, f"--port={port}", "--headless"], port, env)
+        trusting = {**env, "TRUSTED_CUSTOM_HOSTS": "127.0.0.1,localhost"}
+        add("portkey", ["node", options.portkey, f"--port={port}", "--headless"], port, trusting)
     return variants
 
 
@@ -287,7 +299,8 @@ def measure(folder: Path, stack: ExitStack, options: argparse.Namespace) -> dict
                 payload = folder / "body"
                 model = NAMED if name == "gateway named" else "auto"
                 payload.write_bytes(body(options.api, size, stream=stream, model=model))
-                row = load(base + path, payload, script, connections, options.seconds, pid)
+                asked = headers_for(name, variants)
+                row = load(base + path, payload, script, connections, options.seconds, pid, asked)
                 cell.setdefault(name, []).append(row)
         print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
     report: dict[str, Any] = {"cells": {c: {n: median_cell(r) for n, r in of.items()} for c, of in rows.items()}}
@@ -309,8 +322,9 @@ def measure(folder: Path, stack: ExitStack, options: argparse.Namespace) -> dict
 
 def wait_until_serving(variants: dict[str, tuple[str, int | None]], path: str, payload: bytes) -> None:
     """One answered request each; LiteLLM listens long before it serves."""
-    headers = {"content-type": "application/json", "authorization": "Bearer offline"}
     for name, (base, _) in variants.items():
+        headers = {"content-type": "application/json", "authorization": "Bearer offline"}
+        headers |= headers_for(name, variants)
         for attempt in range(120):
             try:
                 with urllib.request.urlopen(urllib.request.Request(base + path, payload, headers), timeout=30) as reply:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from router.engine import conversation_key
 from router.gateway import wire
@@ -97,7 +97,7 @@ class Verdicts:
                     body += part
                     if len(body) > _MAX_BYTES:
                         raise Refusal(413, "request_too_large", f"the body exceeds {_MAX_BYTES} bytes")
-        except TimeoutError:
+        except (TimeoutError, ClientDisconnect):
             raise Refusal(408, "timeout_error", "the body did not come") from None
         return body
 
@@ -106,7 +106,7 @@ def _decoded(raw: bytes) -> Feedback:
     wanted = 'expected {"request_id" or "conversation_id": ..., "good": true or false}'
     try:
         given = msgspec.convert(wire.decode(raw), Feedback)
-    except msgspec.ValidationError as exc:
+    except (msgspec.ValidationError, UnicodeEncodeError) as exc:
         raise Refusal(400, "invalid_request_error", f"{exc}; {wanted}") from exc
     if bool(given.request_id) == bool(given.conversation_id):
         raise Refusal(400, "invalid_request_error", f"one of request_id and conversation_id is needed; {wanted}")

@@ -54,6 +54,7 @@ OF_ANTHROPIC = {
 HEADERS = [{"name": name, "in": "header", "schema": TEXT} for name in ("anthropic-beta", "x-claude-code-session-id")]
 BETA = {"name": "beta", "in": "query", "schema": {"type": "boolean"}}
 ID = {"name": "id", "in": "path", "required": True, "schema": TEXT}
+VERDICT = {"type": "object", "properties": {"request_id": TEXT, "conversation_id": TEXT, "good": {"type": "boolean"}}}
 PLAIN = {"responses": {"200": {"description": "an answer"}, "503": {"description": "not ready"}}}
 PATHS = {
     "/v1/messages": operation(OF_ANTHROPIC, requestBody=body("messages", "max_tokens"), parameters=[*HEADERS, BETA]),
@@ -67,6 +68,11 @@ SCHEMA = openapi.from_dict(
         "info": {"title": "gateway", "version": "1"},
         "paths": {
             **{path: {"post": posted} for path, posted in PATHS.items()},
+            "/v1/feedback": {
+                "post": operation(
+                    OF_OPENAI, requestBody={"required": True, "content": {"application/json": {"schema": VERDICT}}}
+                )
+            },
             "/v1/models": {"get": operation(OF_OPENAI)},
             "/v1/models/{id}": {"get": operation(OF_OPENAI, parameters=[ID])},
             **{path: {"get": PLAIN} for path in ("/healthz", "/readyz", "/metrics", "/api/hello")},

@@ -43,6 +43,7 @@ def test_types_that_have_no_hash_and_text_that_has_no_bytes(gateway: Running, od
         ("/v1/messages", {**HELLO, "router": {"min_tier": odd}}),
         ("/v1/messages", {**HELLO, "model": f"auto:{odd}"}),
         ("/v1/chat/completions", {**HELLO, "messages": [{"role": odd, "content": "hi"}, message]}),
+        ("/v1/feedback", {"good": odd, "request_id": "req_1"}),
         ("/v1/responses", {"model": "auto", "input": [message, {"type": odd}], "tools": [{"type": odd}]}),
     ):
         reply = gateway.post(path, json.dumps(body).encode())
