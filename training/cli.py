@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -444,7 +445,7 @@ def _serving(folder: Path) -> str:
 
 
 def _folder_option(folder: Path) -> str:
-    return "" if folder == _MODELS else f" --models {folder}"
+    return "" if folder == _MODELS else f" --models {shlex.quote(str(folder))}"
 
 
 def _print_retrained(out: Path, metrics: dict[str, Any], report: Any, champion: str) -> None:
