@@ -5,23 +5,22 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
+from click.testing import CliRunner
+
 from router import rollout
+from router.cli import cli
 from router.rollout import Pointer
 from tests.training.test_retrain import tickets
-from training import dataset
 
 
 def run(command: str) -> str:
-    """`tierwise ...` as a process in the working directory; what it printed."""
+    """`tierwise ...` in the working directory; what it printed."""
     program, *args = shlex.split(command)
     assert program == "tierwise"
-    code = f"import sys; sys.path.insert(0, {str(dataset.ROOT)!r}); from router.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(cli, args, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
     return done.stdout
 
 
