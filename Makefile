@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint build model bench clean
+PEERS  ?= $(or $(TMPDIR),/tmp)/tierwise-peers
+
+.PHONY: demo test lint build model bench bench-gateway bench-peers fuzz clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tierwise demo
@@ -23,6 +25,22 @@ model: $(VENV)/.installed-dev            # rebuild the shipped artifact from ../
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/decision.py
 	$(BIN)/python benchmarks/dispatch.py
+
+bench-gateway: $(VENV)/.installed-dev    # needs wrk and cc; JSON on stdout
+	@$(BIN)/python benchmarks/gateway.py $(ARGS)
+
+bench-peers: $(VENV)/.installed-dev $(PEERS)/.installed  # the same beside LiteLLM's proxy and Portkey's gateway (needs npm)
+	@$(BIN)/python benchmarks/gateway.py $(ARGS) --litellm $(PEERS)/litellm/bin/litellm \
+	  --portkey $(PEERS)/node_modules/@portkey-ai/gateway/build/start-server.js
+
+$(PEERS)/.installed:
+	@$(PYTHON) -m venv $(PEERS)/litellm
+	@$(PEERS)/litellm/bin/python -m pip install --quiet "litellm[proxy]==1.108.7" >&2
+	@npm install --silent --no-audit --no-fund --prefix $(PEERS) @portkey-ai/gateway@1.15.2 >&2
+	@touch $@
+
+fuzz: $(VENV)/.installed-dev             # 100,000 mutated requests against the gateway; JSON on stdout
+	@$(BIN)/python benchmarks/fuzz.py $(ARGS)
 
 build: $(VENV)/.installed-dev
 	$(BIN)/python -m build --wheel --no-isolation

@@ -1,6 +1,6 @@
 """What does the gateway cost? JSON on stdout: requests a second, latency, CPU and memory, beside what it is made of.
 
-    python benchmarks/gateway.py [--rounds N] [--seconds S] [--soak S] [--litellm EXE] [--portkey EXE]
+    python benchmarks/gateway.py [--rounds N] [--seconds S] [--soak S] [--litellm EXE] [--portkey JS]
 
 One process on one core, the load (wrk) and a compiled upstream on another, everything on loopback. Variants: `direct`
 (no proxy), `bare` (Starlette and aiohttp that only pass bytes on), `gateway` (decision, cache plan, usage and records
@@ -299,7 +299,10 @@ def measure(folder: Path, stack: ExitStack, options: argparse.Namespace) -> dict
         assert pid is not None
         report["soak"] = soak(base + path, payload, script, options.soak, pid)
     at16, at1 = (report["cells"][f"1 KB whole c={c}"] for c in (16, 1))
-    report["of_bare_c16_1kb"] = round(at16["gateway"]["requests_a_second"] / at16["bare"]["requests_a_second"], 3)
+    for name in ("bare", "litellm", "portkey"):
+        if name in at16:
+            times = at16["gateway"]["requests_a_second"] / at16[name]["requests_a_second"]
+            report[f"times_{name}_c16_1kb"] = round(times, 3)
     report["added_p50_ms_c1"] = round(at1["gateway"]["p50_ms"] - at1["direct"]["p50_ms"], 3)
     return report
 

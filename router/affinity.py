@@ -90,7 +90,10 @@ class Affinity:
         return None if found is None else _decode(found)
 
     def remember(self, plan: Plan, usage: Usage) -> None:
-        """Take in what a reply reported: what is warm now, how well the estimate of tokens was."""
+        """Take in what a reply reported: what is warm now, how well the estimate of tokens was.
+
+        Without a report only where the request went is remembered; what was believed warm stays so until it expires.
+        """
         route, model = plan.route, plan.decision.model
         if route is None or plan.decision.tier is None:
             return
@@ -100,7 +103,7 @@ class Affinity:
         prefix, at_s = route.prefix, plan.planned_at
         if usage.reported:
             self._learn(route, used, usage)
-        warm, head = self._after(route, used, usage, at_s)
+        warm, head = self._after(route, used, usage, at_s) if usage.reported else (_listed(route.warm), {})
         tier, p = plan.decision.tier, {t.value: q for t, q in plan.decision.p_suffices.items()}
         hold = Hold(route.conversation, route.required, tier, p, at_s, list(prefix.keys), warm)
         if route.conversation.startswith("c:"):
@@ -115,8 +118,7 @@ class Affinity:
         self, route: Route, used: Model, usage: Usage, at_s: float
     ) -> tuple[dict[str, list[Entry]], dict[str, list[Entry]]]:
         """What is warm after the reply, for the conversation and for the head."""
-        warm = {m: list(entries) for m, entries in route.warm.items()}
-        head = {m: list(entries) for m, entries in route.head_warm.items()}
+        warm, head = _listed(route.warm), _listed(route.head_warm)
         read, written = usage.cache_read_tokens, usage.cache_write_short_tokens + usage.cache_write_long_tokens
         for table, cached in ((warm, route.tail), (head, route.head)):
             mine = [e for e in table.get(used.id, ()) if e.expires_at_s > at_s]
@@ -199,14 +201,15 @@ class Affinity:
         shape = "agent" if prefix.tools_units else "chat"
         classes = tuple(dict.fromkeys((label or prefix.head_key or shape, shape)))
         found = Route(conversation, prefix, required, Ttl.NONE, Ttl.NONE, n_known, warm, head_warm, 0.0, "", classes)
-        if not all(m.price(_day(at_s), 1).input is not None for m in self._models):
+        on = _day(at_s)
+        if any(m.price(on, 1).input is None for m in self._models):
             return required, msgspec.structs.replace(found, head=Ttl.SHORT, tail=Ttl.SHORT if n_known else Ttl.NONE)
         tier = self._tiers.index(required)
         with self._lock:
             known, stages = self._arrive(found, tier, at_s, new_turn)
             depths = [self._depths(m.id, found, at_s) for m in self._models]
             segments = self._segments(prefix, depths, known, stages)
-            rates = [self._rates(m, prefix, at_s) for m in self._models]
+            rates = [self._rates(m, prefix, on) for m in self._models]
             output_units = known.tails.output_share * prefix.size
             models = [self._tiers.index(t) for t in allowed]
             chosen = place(segments, rates, tier, models, output_units)
@@ -234,7 +237,9 @@ class Affinity:
         for name in route.classes:
             known = self._classes.get(name)
             if known is None:
-                known = self._classes[name] = _Class([self._rates(m, prefix, at_s, base=True) for m in self._models])
+                known = self._classes[name] = _Class(
+                    [self._rates(m, prefix, _day(at_s), base=True) for m in self._models]
+                )
                 if len(self._classes) > _MAX_CLASSES:
                     self._classes.popitem(last=False)
             self._classes.move_to_end(name)
@@ -257,11 +262,11 @@ class Affinity:
         self, prefix: Prefix, depths: Sequence[tuple[float, float]], known: _Class, stages: tuple[int, int]
     ) -> list[Segment]:
         """The head, where some model can cache it alone, and the rest: units by state."""
-        head = float(prefix.head_units)
+        head, size = float(prefix.head_units), float(prefix.size)
         minimums = [m.cache_min_tokens / self.tokens_per_unit(m, prefix) for m in self._models]
         if not prefix.head_key or head < min(minimums):
             head = 0.0
-        cuts = sorted({0.0, head, float(prefix.size), *(min(d, prefix.size) for pair in depths for d in pair)})
+        cuts = sorted({0.0, head, size, *(min(depth, size) for pair in depths for depth in pair)})
         counts: tuple[dict[int, float], dict[int, float]] = {}, {}
         for low, high in pairwise(cuts):
             state = sum(3**m * (2 if long > low else 1 if short > low else 0) for m, (short, long) in enumerate(depths))
@@ -269,22 +274,22 @@ class Affinity:
         # What is warm can only be read at a breakpoint: there "none" would be to pay for it all.
         every, some = (Ttl.NONE, Ttl.SHORT, Ttl.LONG), (Ttl.SHORT, Ttl.LONG)
         tails = tuple(
-            (Ttl.NONE,) if prefix.size < least else some if depth[0] > head else every
+            (Ttl.NONE,) if size < least else some if depth[0] > head else every
             for least, depth in zip(minimums, depths, strict=True)
         )
-        tail = Segment(counts[1], known.tail_outlook.value[stages[0]], tails)
+        tail = Segment(counts[1], known.tail_outlook.rows[stages[0]], tails)
         if not head:
             return [tail]
         heads = tuple(
-            (Ttl.NONE,) if prefix.size < least else (Ttl.SHORT,) if depth[0] >= head else every
+            (Ttl.NONE,) if size < least else (Ttl.SHORT,) if depth[0] >= head else every
             for least, depth in zip(minimums, depths, strict=True)
         )
-        return [Segment(counts[0], known.head_outlook.value[stages[1]], heads, grows=False), tail]
+        return [Segment(counts[0], known.head_outlook.rows[stages[1]], heads, grows=False), tail]
 
-    def _rates(self, model: Model, prefix: Prefix, at_s: float, *, base: bool = False) -> Rates:
+    def _rates(self, model: Model, prefix: Prefix, on: dt.date, *, base: bool = False) -> Rates:
         """What a model charges for a unit: of a prompt this long, or (`base`) of a short one."""
         scale = 1.0 if prefix.in_tokens else 1 / model.chars_per_token
-        price = model.price(_day(at_s), 1 if base else int(prefix.size * scale))
+        price = model.price(on, 1 if base else int(prefix.size * scale))
         usual = float(price.input or 0)
         short = usual if price.cache_write_short is None else float(price.cache_write_short)
         has_long = price.cache_write_long is not None and model.provider == "anthropic"
@@ -315,6 +320,10 @@ class Affinity:
 def _refreshed(entry: Entry, model: Model, at_s: float) -> Entry:
     life_s = model.ttl_long_s if entry.is_long and model.ttl_long_s else model.ttl_short_s
     return msgspec.structs.replace(entry, expires_at_s=at_s + life_s)
+
+
+def _listed(warm: Mapping[str, Sequence[Entry]]) -> dict[str, list[Entry]]:
+    return {model: list(entries) for model, entries in warm.items()}
 
 
 def _day(at_s: float) -> dt.date:

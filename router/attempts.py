@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from router import faults
 from router.engine import Router
+from router.rules import Context
 from router.types import Body, Plan
 
 
 class Attempts:
     """`plan` is what to send now; `notes` say what failed so far."""
 
-    def __init__(self, router: Router, plan: Plan, body: Body, retries: int) -> None:
+    def __init__(
+        self,
+        router: Router,
+        plan: Plan,
+        body: Body,
+        retries: int,
+        context: Context | None = None,
+        *,
+        has_one_address: bool = False,
+    ) -> None:
+        """`context` is the one that `plan` was made with. `has_one_address`: one server stands for every model."""
         self.plan = plan
         self.notes: list[str] = []
         self._router = router
         self._body = body
         self._retries = retries
+        self._context = context
+        self._has_one_address = has_one_address
         self._attempt = 0
         self._waited_s = 0.0
 
@@ -32,10 +45,10 @@ class Attempts:
             self._attempt += 1
             self._waited_s += wait_s
             return wait_s
-        if not fault.moves_up:
+        if not fault.moves_up or (fault.is_of_address and self._has_one_address):
             return None
         why = f"{model} failed {self._attempt + 1} times: {fault.what}"
-        higher = self._router.move_up(self.plan, self._body, why)
+        higher = self._router.move_up(self.plan, self._body, why, self._context, elsewhere=fault.is_of_address)
         if higher is None:
             return None
         self._attempt = 0

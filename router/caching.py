@@ -16,15 +16,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from xxhash import xxh3_64
+from xxhash import xxh3_64, xxh3_64_intdigest
 
 from router.catalog import Model
 from router.types import Api, Body, CachePlan, Prefix, Ttl
 
 Breakpoint = tuple[str, int, int | None, Ttl]
 
-# Prompts may hold SDK objects (pydantic models, bytes); their repr is as good as any for size and identity.
-_encode = msgspec.json.Encoder(enc_hook=repr).encode
+# Prompts may hold SDK objects (pydantic models); their repr is as good as any for size and identity. MessagePack
+# copies text as it is, where JSON looks at each character: 50 us instead of 130 for 200 KB.
+_encoder = msgspec.msgpack.Encoder(enc_hook=repr)
+_encode, _encode_into = _encoder.encode, _encoder.encode_into
+_UNENCODABLE = (UnicodeEncodeError, OverflowError)  # a lone surrogate; an integer of more than 64 bits
 
 LOOK_BACK = 20
 """Positions that a breakpoint looks back over for an earlier one, itself counted."""
@@ -34,8 +37,9 @@ _CALLER_KEYS = ("cache_control", "prompt_cache_key", "prompt_cache_options", "pr
 _UNCACHEABLE = ("thinking", "redacted_thinking")
 _MARKS = ("cache_control", "prompt_cache_breakpoint")
 _CONTROL, _BREAKPOINT = b"cache_control", b"prompt_cache_breakpoint"
-_IMAGES = frozenset({"image", "image_url", "input_image"})
-_MEDIA = _IMAGES | {"document", "file", "input_file", "input_audio", "audio"}
+_IMAGES = ("image", "image_url", "input_image")  # tuples: a caller's type may be one that has no hash
+_MEDIA = (*_IMAGES, "document", "file", "input_file", "input_audio", "audio")
+_NOTHING = (False, False, False)
 
 
 def read(body: Body, api: Api) -> Prefix:
@@ -50,16 +54,9 @@ def read(body: Body, api: Api) -> Prefix:
         units += len(encoded) if part else 0
         if part is tools:
             tools_units = units
-    encoded_messages, has_marks, has_images, payloads = _encoded_messages(messages)
-    marked |= has_marks
-    chain, keys, sizes, total = head.copy(), list[int](), list[int](), units
-    for index, encoded in enumerate(encoded_messages):
-        chain.update(encoded)
-        total += len(encoded) - payloads.get(index, 0)
-        keys.append(chain.intdigest())
-        sizes.append(total)
+    keys, sizes, has_marks, has_images = _chained(messages, head.intdigest(), units)
     head_key = head.hexdigest() if tools or system else ""
-    return Prefix(tools_units, head_key, units, keys, sizes, owned or marked, has_images)
+    return Prefix(tools_units, head_key, units, keys, sizes, owned or marked or has_marks, has_images)
 
 
 def plan(
@@ -224,8 +221,10 @@ def _messages(body: Body, api: Api) -> Sequence[Any]:
 
 def _blocks(value: Any) -> Sequence[Mapping[str, Any]]:
     """The value if it is a list of objects; a malformed one is the provider's to reject, so it counts as none."""
-    is_list = isinstance(value, list | tuple) and all(type(item) is dict or isinstance(item, Mapping) for item in value)
-    return value if is_list else ()
+    if not isinstance(value, list | tuple):
+        return ()
+    kinds = set(map(type, value))  # most often dict alone: asking each item takes three times as long
+    return value if kinds <= {dict} or all(issubclass(kind, Mapping) for kind in kinds) else ()
 
 
 def _last_cacheable(system: Any) -> int | None:
@@ -249,47 +248,62 @@ def _payload_chars(message: Any) -> int:
     return n_chars
 
 
-def _encoded_messages(messages: Sequence[Any]) -> tuple[list[bytes], bool, bool, Mapping[int, int]]:
-    """(each message as bytes, whether any carried cache fields, has images, payload characters by message)."""
-    marked = has_images = False
-    heavy = list[int]()
-    for index, message in enumerate(messages):
-        parts = message.get("content") if isinstance(message, dict) else None
-        if isinstance(message, dict) and (_MARKS[0] in message or _MARKS[1] in message):
-            marked = True
-        if isinstance(parts, list) and (found := _looked_into(parts)) != (False, False, False):
-            marked, has_images = marked or found[0], has_images or found[1]
-            heavy += [index] if found[2] else []
-    try:
-        encoded = [_encoded(m)[0] for m in messages] if marked else [_encode(m) for m in messages]
-    except UnicodeEncodeError:  # a lone surrogate
-        encoded = [_encoded(message)[0] for message in messages]
-    return encoded, marked, has_images, {index: _payload_chars(messages[index]) for index in heavy}
+def _chained(messages: Sequence[Any], end: int, size: int) -> tuple[list[int], list[int], bool, bool]:
+    """(keys, sizes) from a beginning with that key and size on, whether any carried cache fields, has images.
+
+    One buffer, which stays in the processor's cache: 55 us for 200 KB, where a new one for each takes 80.
+    """
+    keys, sizes, marked, has_images, buffer = list[int](), list[int](), False, False, bytearray()
+    for message in messages:
+        looked = _NOTHING
+        if isinstance(message, dict):
+            if type(parts := message.get("content")) is list:
+                looked = _looked_into(parts)
+            if len(message) > 2 and (_MARKS[0] in message or _MARKS[1] in message):
+                looked = (True, *looked[1:])
+        try:
+            _encode_into(message, buffer)
+        except _UNENCODABLE:
+            buffer[:] = _encoded(message)[0]
+        if looked is not _NOTHING:
+            has_images = has_images or looked[1]
+            if looked[0]:
+                marked, buffer[:] = True, _encoded(message)[0]
+            if looked[2]:
+                size -= _payload_chars(message)
+        size += len(buffer)
+        end = xxh3_64_intdigest(buffer, end)
+        keys.append(end)
+        sizes.append(size)
+    return keys, sizes, marked, has_images
 
 
 def _looked_into(parts: Sequence[Any]) -> tuple[bool, bool, bool]:
     """Whether parts carry cache fields, images, payloads; tool results are looked into as well."""
-    marked = images = payloads = False
+    looked = _NOTHING
     for part in parts:
         if not isinstance(part, dict):
             continue
         kind = part.get("type")
         if kind == "text" and len(part) == 2:
             continue
+        marked, images, payloads = looked
         marked = marked or part.get(_MARKS[0]) is not None or part.get(_MARKS[1]) is not None
         if kind in _MEDIA:
             images, payloads = images or kind in _IMAGES, True
         elif kind == "tool_result" and isinstance(part.get("content"), list):
             inner = _looked_into(part["content"])
             marked, images, payloads = marked or inner[0], images or inner[1], payloads or inner[2]
-    return marked, images, payloads
+        if marked or payloads:
+            looked = marked, images, payloads
+    return looked
 
 
 def _encoded(value: Any) -> tuple[bytes, bool]:
     """A part of a prompt as bytes, for its size and identity, and whether it carried cache fields (left out)."""
     try:
         encoded = _encode(value)
-    except UnicodeEncodeError:  # a lone surrogate
+    except _UNENCODABLE:
         encoded = repr(value).encode("utf-8", "backslashreplace")
     if (_CONTROL in encoded or _BREAKPOINT in encoded) and (stripped := _unmarked(value)) != value:
         return _encoded(stripped)[0], True

@@ -108,6 +108,9 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         Raises CatalogError when no row is in force yet.
         """
+        only = self.prices[0] if len(self.prices) == 1 else None
+        if only is not None and only.from_ <= on and not only.above_input_tokens:
+            return only  # six prices are asked for in a call, and most models have one
         in_force = [p for p in self.prices if p.from_ <= on and p.above_input_tokens < max(input_tokens, 1)]
         if not in_force:
             raise CatalogError(f"model {self.id!r} has no price in force on {on}; add a row with an earlier `from`")

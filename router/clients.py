@@ -16,8 +16,8 @@ from functools import lru_cache, partial
 from types import new_class
 from typing import Any, TypeVar, get_origin
 
-from router import faults
 from router import usage as usages
+from router.attempts import Attempts
 from router.engine import Router, unasked
 from router.errors import ClientError
 from router.rules import Context
@@ -46,7 +46,7 @@ def wrap(client: ClientT, router: Router | None = None) -> ClientT:
     Raises ClientError for anything that is not such a client, or when the router's fleet is another provider's.
     """
     serving = (router or Router.load()).serving(_provider(client))
-    copied: ClientT = _instrument(client.copy(), serving)  # type: ignore[attr-defined]
+    copied: ClientT = instrument(client.copy(), serving)  # type: ignore[attr-defined]
     return copied
 
 
@@ -65,15 +65,20 @@ def _provider(client: Any) -> str:
     )
 
 
-def _instrument(client: Any, router: Router) -> Any:
+def instrument(client: Any, router: Router) -> Any:
+    """Make a client route, in place: one of an SDK, or what has the same `post`. `wrap` is for everybody else.
+
+    `client.has_one_address` is False where each model has its own; an SDK's client asks one server for all.
+    """
     original_post, original_copy = client.post, client.copy
     routed_post = _post_async if inspect.iscoroutinefunction(original_post) else _post
     client.router = router
     client.last_record = None
+    client.has_one_address = getattr(client, "has_one_address", True)
     client.post = partial(routed_post, client, original_post)
 
     def copy(**options: Any) -> Any:
-        return _instrument(original_copy(**options), router)
+        return instrument(original_copy(**options), router)
 
     client.copy = client.with_options = copy
     return client
@@ -127,8 +132,7 @@ async def _sleep(seconds: float) -> None:
 class _Call:
     """One request on its way: the arguments to send, its attempts, and the accounting when its reply has been read.
 
-    The SDK's own retries are off: only here is it known that a stronger model may be asked instead. As many attempts as
-    the client allows are made on each model, within one budget of waiting.
+    The SDK's own retries are off: only here is it known that a stronger model may be asked instead.
     """
 
     def __init__(
@@ -139,12 +143,9 @@ class _Call:
             options["extra_json"] = unasked(options["extra_json"])
         self._client = client
         self._body = body
-        self._context = context
         self._counts_only = counts_only
-        self._retries = int(options.get("max_retries", client.max_retries))
-        self._attempt = 0
-        self._waited_s = 0.0
-        self._faults: list[str] = []
+        retries, has_one_address = int(options.get("max_retries", client.max_retries)), client.has_one_address
+        self._attempts = Attempts(client.router, plan, body, retries, context, has_one_address=has_one_address)
         self._finished = False
         self._error = ""
         self._meter = usages.Meter(plan.api)
@@ -155,7 +156,11 @@ class _Call:
         if kwargs.get("stream") and not counts_only:
             recorded = _recorded(kwargs["stream_cls"])
             self.kwargs["stream_cls"] = type("RecordedStream", (recorded,), {"_call": self})
-        self._use(plan)
+        self._use()
+
+    @property
+    def _plan(self) -> Plan:
+        return self._attempts.plan
 
     @classmethod
     def begin(cls, client: Any, path: str, kwargs: Mapping[str, Any]) -> _Call | None:
@@ -174,36 +179,21 @@ class _Call:
 
     def again(self, error: Exception) -> float | None:
         """Seconds until another attempt, on the same model or the next stronger one; None when there is to be none."""
-        fault = faults.read(error)
-        if fault is None:
-            return None
-        router, model = self._client.router, self._plan.decision.model
-        router.breaker.failed(model)
-        self._faults.append(f"{model}: {fault.what}")
-        wait_s = faults.pause(fault, self._attempt)
-        if self._attempt < self._retries and self._waited_s + wait_s <= faults.BUDGET_S:
-            self._attempt += 1
-            self._waited_s += wait_s
-            return wait_s
-        if not fault.moves_up:
-            return None
-        why = f"{model} failed {self._attempt + 1} times: {fault.what}"
-        higher = router.move_up(self._plan, self._body, why, self._context)
-        if higher is None:
-            return None
-        self._attempt = 0
-        self._use(higher)
-        return 0.0
+        before = self._plan
+        wait_s = self._attempts.again(error)
+        if self._plan is not before:
+            self._use()
+        return wait_s
 
     def answered(self) -> None:
         """The provider has answered: the model works, and a body that the caller reads alone is recorded as unread."""
-        self._client.router.breaker.succeeded(self._plan.decision.model)
+        self._attempts.answered()
         if self.raw == "stream" and not self._counts_only and not self.kwargs.get("stream"):
             self._record(usages.UNREPORTED, ("with_streaming_response: the reply was not read, usage unknown",))
 
-    def _use(self, plan: Plan) -> None:
-        """Send by this plan from now on."""
-        self._plan = plan
+    def _use(self) -> None:
+        """Send by the attempts' plan from now on."""
+        plan = self._plan
         if plan.decision.reason is not Reason.EXPLICIT_MODEL:
             self.kwargs["options"].pop("extra_json", None)
             counted = {**unasked(self._body), "model": plan.decision.model}  # nothing is cached by counting
@@ -213,7 +203,8 @@ class _Call:
 
     def finish(self, reply: Any) -> None:
         """Account for a complete reply."""
-        self._record(usages.read(reply, self._plan.api))
+        usage = usages.read(reply, self._plan.api)
+        self._record(usage, reply_chars=0 if usage.reported else usages.n_chars(reply))
 
     def keep(self, event: Any) -> bool:
         """Take in one stream event; False if the caller, who did not ask for it, should not see it."""
@@ -230,12 +221,13 @@ class _Call:
             notes = () if complete else ("the stream ended early: usage is what had been reported",)
             if self._error:
                 notes = (f"the provider broke the stream off: {self._error}", *notes)
-            self._record(self._meter.usage(), notes)
+            self._record(self._meter.usage(), notes, self._meter.n_chars)
 
-    def _record(self, usage: Usage, notes: tuple[str, ...] = ()) -> None:
+    def _record(self, usage: Usage, notes: tuple[str, ...] = (), reply_chars: int = 0) -> None:
         self._finished = True
         try:
-            record: Record = self._client.router.record(self._plan, usage, (*self._faults, *notes))
+            notes = (*self._attempts.notes, *notes)
+            record: Record = self._client.router.record(self._plan, usage, notes, reply_chars=reply_chars)
         except Exception as exc:  # the provider has answered and will bill: the reply must reach the caller
             _logger.warning("no record of a call to %s: %s: %s", self._plan.decision.model, type(exc).__name__, exc)
             return

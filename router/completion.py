@@ -16,10 +16,10 @@ from typing import Any
 
 import msgspec
 
-from router import caching, dialect, replies, responses, translation
+from router import interpreter
 from router import usage as usages
 from router.catalog import COMPATIBLE, Model
-from router.clients import _instrument
+from router.clients import instrument
 from router.engine import AUTO, Router
 from router.errors import ClientError
 from router.types import Api, Record, Ttl, Usage
@@ -82,7 +82,7 @@ def complete(
     board = _Switchboard(router, clients or {}, max_retries, is_async=False)
     body = _body(messages, system, tools, max_tokens, model, options)
     board.check(model)
-    answer = _instrument(board, router).post(Api.MESSAGES.value, body=body)
+    answer = instrument(board, router).post(Api.MESSAGES.value, body=body)
     return _completion(board, answer)
 
 
@@ -103,12 +103,12 @@ async def complete_async(
     board = _AsyncSwitchboard(router, clients or {}, max_retries, is_async=True)
     body = _body(messages, system, tools, max_tokens, model, options)
     board.check(model)
-    answer = await _instrument(board, router).post(Api.MESSAGES.value, body=body)
+    answer = await instrument(board, router).post(Api.MESSAGES.value, body=body)
     return _completion(board, answer)
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    """A reply in Messages form. `usage` is where the accounting looks for it."""
+    """A reply in Messages form. `usage` and `content` are where the accounting looks for them."""
 
     message: dict[str, Any]
     raw: Any
@@ -118,11 +118,16 @@ class _Answer(msgspec.Struct, frozen=True):
     def usage(self) -> Any:
         return self.message.get("usage")
 
+    @property
+    def content(self) -> Any:
+        return self.message.get("content")
+
 
 class _Board:
     """What both switchboards share: from a planned body to a request, from a reply to an answer."""
 
     last_record: Record | None
+    has_one_address = False
     copy: Any = None  # an SDK client has one; nobody copies a switchboard
 
     def __init__(self, router: Router, clients: Mapping[str, Any], max_retries: int, *, is_async: bool) -> None:
@@ -146,19 +151,15 @@ class _Board:
         if model is None:
             raise ClientError(f"cannot tell who serves the model {body['model']!r}; add [models.{body['model']!r}]")
         client = self._given(model) or _client(*_address(model), self._is_async)
-        api, cast_to, sent, lost = _spoken(body, model)
-        version = client.default_headers.get("anthropic-version") if api is Api.MESSAGES else None
-        sent, changed = dialect.adapt(sent, api, model, version)
-        arguments = {"path": api.value, "body": sent, "cast_to": cast_to, "options": {"max_retries": 0}}
-        return client, arguments, api, lost + changed
+        version = client.default_headers.get("anthropic-version") if model.provider == "anthropic" else None
+        tail = Ttl.SHORT if body.get("cache_control") else Ttl.NONE
+        said = interpreter.interpret(body, Api.MESSAGES, model, tail=tail, version=version)
+        options = {"max_retries": 0}
+        arguments = {"path": said.api.value, "body": said.body, "cast_to": _reply_type(said.api), "options": options}
+        return client, arguments, said.api, said.notes
 
     def _answer(self, raw: Any, api: Api, notes: tuple[str, ...]) -> _Answer:
-        reply = raw.to_dict(mode="json")
-        if api is Api.CHAT:
-            reply = replies.to_message(reply)
-        elif api is Api.RESPONSES:
-            reply = responses.to_message(reply)
-        return _Answer(reply, raw, notes)
+        return _Answer(interpreter.reply(raw.to_dict(mode="json"), api, Api.MESSAGES), raw, notes)
 
     def _given(self, model: Model) -> Any:
         client = self._clients.get(model.id, self._clients.get(model.provider))
@@ -186,25 +187,19 @@ class _AsyncSwitchboard(_Board):
         return self._answer(await client.post(**arguments), api, notes)
 
 
-def _spoken(body: Mapping[str, Any], model: Model) -> tuple[Api, type, dict[str, Any], tuple[str, ...]]:
-    """(format, type of its reply, the body in it, what was lost): Responses for tools that Chat does not call."""
-    if model.provider == "anthropic":
+def _reply_type(api: Api) -> type:
+    """The SDK's type of a reply: importing an SDK takes a second."""
+    if api is Api.MESSAGES:
         from anthropic.types import Message
 
-        return Api.MESSAGES, Message, dict(body), ()
-    api, (sent, lost) = Api.CHAT, translation.to_chat(body)
-    if sent.get("tools") and model.dialect.chat_tools != "any":
-        sent, left_out = responses.to_responses(sent)
-        api, lost = Api.RESPONSES, lost + left_out
-    tail = Ttl.SHORT if body.get("cache_control") else Ttl.NONE
-    sent = caching.apply(sent, caching.plan(sent, api, model, tail=tail), api)
+        return Message
     if api is Api.RESPONSES:
         from openai.types.responses import Response
 
-        return api, Response, sent, lost
+        return Response
     from openai.types.chat import ChatCompletion
 
-    return api, ChatCompletion, sent, lost
+    return ChatCompletion
 
 
 def _body(messages: Any, system: Any, tools: Any, max_tokens: int, model: str, options: dict[str, Any]) -> Any:

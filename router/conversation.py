@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -21,10 +22,10 @@ SESSION_HEADER = "x-claude-code-session-id"
 
 _AGENT_HEADERS = ("x-claude-code-agent-id", "x-claude-code-parent-agent-id")
 
-_TEXT_TYPES = frozenset({"text", "input_text", "output_text"})
-_IMAGE_TYPES = frozenset({"image", "image_url", "input_image"})
-_RESULT_TYPES = frozenset({"function_call_output", "computer_call_output", "local_shell_call_output",
-                           "custom_tool_call_output", "shell_call_output", "mcp_call_output"})  # fmt: skip
+_TEXT_TYPES = ("text", "input_text", "output_text")  # tuples: a caller's type may be one that has no hash
+_IMAGE_TYPES = ("image", "image_url", "input_image")
+_RESULT_TYPES = ("function_call_output", "computer_call_output", "local_shell_call_output",
+                 "custom_tool_call_output", "shell_call_output", "mcp_call_output")  # fmt: skip
 
 _FOLLOW_UP_WORDS = 7
 _FOLLOW_UP_CHARS = 60
@@ -121,13 +122,22 @@ def read(body: Body, headers: Mapping[str, str] | None = None, prefix: Prefix | 
 
 
 def _turns(messages: Sequence[Mapping[str, Any]]) -> list[_Turn]:
-    """The messages back to the fifth ask from the end, in their order."""
-    turns, n_asks = list[_Turn](), 0
+    """The messages back to the fifth ask from the end, in their order; an ask that stands alone needs but one more.
+
+    Of tool results only the last are judged, and of the assistant's only what is next to an ask is read.
+    """
+    turns, asks, n_results, next_to_ask = list[_Turn](), list[str](), 0, False
     for message in reversed(messages):
-        turns.append(_turn(message))
-        n_asks += turns[-1].role == "user" and bool(turns[-1].text)
-        if n_asks == _ASKS_READ:
-            break
+        turn = _turn(message, reads_assistant=next_to_ask, judges=n_results < _TOOL_FAILURES)
+        turns.append(turn)
+        n_results += turn.is_result
+        if not turn.text:
+            continue
+        next_to_ask = turn.role == "user"
+        if next_to_ask:
+            asks.append(turn.text)
+            if len(asks) == _ASKS_READ or (len(asks) == 2 and not _leans(asks[0])):
+                break
     return turns[::-1]
 
 
@@ -136,13 +146,19 @@ def _state(turns: Sequence[_Turn], asks: Sequence[str], body: Body, headers: Map
         return TurnState.SUB_AGENT
     last = next((turn for turn in reversed(turns) if turn.role != "assistant"), None)
     n_users = sum(turn.role == "user" and not turn.is_result for turn in turns)
-    if n_users == 1 and _LAUNCHED.search(_system_text(body, turns)):
+    if n_users == 1 and _is_launched(_system_text(body, turns)):
         return TurnState.SUB_AGENT
     if last is not None and last.is_result and not last.text:
         return TurnState.TOOL_LOOP
     if len(asks) > 1 and (_is_retry(asks[-1]) or (_same(asks[-1], asks[-2]) and not _ASSENT.match(asks[-1]))):
         return TurnState.RETRY
     return TurnState.USER_TURN
+
+
+@lru_cache(maxsize=256)
+def _is_launched(system: str) -> bool:
+    """Whether a system prompt says that another agent calls. Kept, for looking takes a millisecond."""
+    return _LAUNCHED.search(system) is not None
 
 
 def _joined(turns: Sequence[_Turn]) -> str:
@@ -196,6 +212,8 @@ def _leans(ask: str) -> bool:
 
 
 def _same(one: str, other: str) -> bool:
+    if one[:80].casefold().split()[:1] != other[:80].casefold().split()[:1]:
+        return False  # most differ at once, and all of a long text takes 10 us
     return one.casefold().split() == other.casefold().split()
 
 
@@ -207,19 +225,19 @@ def _in_trouble(turns: Sequence[_Turn], asks: Sequence[str], state: TurnState) -
     return len(results) == _TOOL_FAILURES and all(results)
 
 
-def _turn(message: Mapping[str, Any]) -> _Turn:
+def _turn(message: Mapping[str, Any], *, reads_assistant: bool, judges: bool) -> _Turn:
     content, role = message.get("content"), str(message.get("role") or "assistant")
     if role in ("tool", "function") or message.get("type") in _RESULT_TYPES:
-        return _Turn("tool", "", True, _failed(message.get("output", content), message))
+        return _Turn("tool", "", True, judges and _failed(message.get("output", content), message))
     if role != "user":
-        return _Turn(role, _text(content) if role == "assistant" else "", False, False)
-    results = [p for p in _parts(content) if isinstance(p, Mapping) and p.get("type") == "tool_result"]
-    text = _text(content).strip()
+        return _Turn(role, _text(content) if reads_assistant and role == "assistant" else "", False, False)
+    parts = _parts(content)
+    results = [part for part in parts if _is_object(part) and part.get("type") == "tool_result"]
+    text = "" if results and len(results) == len(parts) else _text(content).strip()
     if _OBSERVATION.match(text):
-        return _Turn("user", "", True, _failed(text.partition(":")[2], {}))
-    ask = _ask(text)
-    failed = bool(results) and all(_failed(part.get("content"), part) for part in results)
-    return _Turn("user", ask, bool(results), failed)
+        return _Turn("user", "", True, judges and _failed(text.partition(":")[2], {}))
+    failed = judges and bool(results) and all(_failed(part.get("content"), part) for part in results)
+    return _Turn("user", _ask(text) if text else "", bool(results), failed)
 
 
 def _failed(content: Any, message: Mapping[str, Any]) -> bool:
@@ -235,7 +253,8 @@ def _ask(text: str) -> str:
         asked = [found.group(2) for found in _QUERY.finditer(text)]
         text = "\n\n".join(filter(str.strip, asked)) or _WRAPPER.sub("", _ARGUMENTS.sub(r"\1\n", text))
         text = without if (without := _ATTACHED.sub("", text)).strip() else text
-    return _unpasted(_NOTICE.sub("", text).strip()).strip()
+    text = _NOTICE.sub("", text) if "[" in text or "#" in text else text
+    return _unpasted(text.strip()).strip()
 
 
 _OFFER_CHARS = 600
@@ -281,23 +300,28 @@ def _messages(body: Body) -> list[Mapping[str, Any]]:
         found = "neither" if messages is None else f"a {type(messages).__name__}"
         raise RequestError(f"expected `messages` or `input` with a list of messages, found {found}")
     items = list(messages)
+    if set(map(type, items)) <= {dict}:
+        return items
     for index, item in enumerate(items):
-        if type(item) is not dict and not isinstance(item, Mapping):  # the second alone takes 0.3 us
+        if not isinstance(item, Mapping):
             raise RequestError(f"message {index} is a {type(item).__name__}, expected an object with role and content")
     return items
 
 
 def _parts(content: Any) -> Sequence[Any]:
-    return content if isinstance(content, Sequence) and not isinstance(content, str | bytes) else ()
+    is_list = type(content) is list or (isinstance(content, Sequence) and not isinstance(content, str | bytes))
+    return content if is_list else ()
+
+
+def _is_object(value: Any) -> bool:
+    return type(value) is dict or isinstance(value, Mapping)  # the second alone takes 0.3 us
 
 
 def _text(content: Any) -> str:
     """The text that somebody wrote: tool results, images and documents are left out."""
     if isinstance(content, str):
         return content
-    texts = (
-        part.get("text") for part in _parts(content) if isinstance(part, Mapping) and part.get("type") in _TEXT_TYPES
-    )
+    texts = (part.get("text") for part in _parts(content) if _is_object(part) and part.get("type") in _TEXT_TYPES)
     return "\n".join(text for text in texts if isinstance(text, str))
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from router import conversation
+from router import conversation, translation
 from router.catalog import EFFORTS, Dialect, Model
 from router.types import Api, Body, Task
 
@@ -73,7 +73,7 @@ def obstacle(body: Body, api: Api, model: Model, task: Task | None = None) -> st
     if task.has_tools and not model.tools:
         return f"tools, {model.id} calls none"
     if not speaks(api, model):
-        return None
+        return translation.obstacle(body, api)
     return _messages_obstacle(body, model) if api is Api.MESSAGES else _openai_obstacle(body, api, model)
 
 
@@ -313,8 +313,8 @@ def _messages_obstacle(body: Body, model: Model) -> str | None:
         return f"a prefilled answer, {model.id} takes none"
     if not dialect.forced_tool_choice and _forces_tool(body):
         return f"a forced tool, {model.id} cannot be forced"
-    edits = not dialect.system_in_messages and any(map(_is_system, messages))
-    if edits and dialect.binds_thinking and any(map(_has_thinking, messages)):
+    edits = dialect.binds_thinking and not dialect.system_in_messages and any(map(_is_system, messages))
+    if edits and any(map(_has_thinking, messages)):
         return f"system messages among thinking blocks, {model.id} would refuse the edited history"
     return None
 

@@ -12,16 +12,16 @@ from typing import Any
 import msgspec
 
 from router import artifact, caching, canary, catalog, conversation, dialect, ledger, policy, rollout, settings
-from router.affinity import Affinity
+from router.affinity import Affinity, Signal
 from router.artifact import Manifest
 from router.canary import Canary, Loaded
-from router.catalog import Catalog, Fleet
+from router.catalog import Catalog, Fleet, Model
 from router.classifier import Classifier
 from router.errors import ClientError, RequestError
 from router.faults import Breaker
 from router.ledger import Baseline, Ledger
 from router.rollout import Verdict
-from router.rules import Context, Rules
+from router.rules import Context, Rule, Rules
 from router.state import State, open_state
 from router.types import (
     Api,
@@ -42,6 +42,9 @@ from router.types import (
 AUTO = "auto"
 """The model name that asks for a decision: "auto", or "auto:quality" for another operating point."""
 
+
+ESTIMATED = "usage estimated: the reply reported none"
+"""The note in a record whose counts and cost are estimates."""
 
 _TIERS = tuple(Tier)
 
@@ -66,7 +69,7 @@ class CallOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Read from a body. Raises RequestError, naming the field, for an unknown option or tier."""
         try:
             options = msgspec.convert(body.get("router") or {}, cls)
-        except msgspec.ValidationError as exc:
+        except (msgspec.ValidationError, UnicodeEncodeError) as exc:
             raise RequestError(
                 f"`router` is {body['router']!r}: {exc}; expected any of {', '.join(cls.__struct_fields__)}"
             ) from exc
@@ -227,7 +230,8 @@ class Router:
         point = operating_point or options.operating_point or self.operating_point
         key = conversation_key(options.conversation_id)
         served = self._classifier_for(key, point)
-        decision = self._decide(task, point, served, options, context)
+        rule = self.rules.match(task, context or Context(), self.clock())
+        decision = self._decide(task, point, served, options, rule)
         return msgspec.structs.replace(decision, artifact=served.name, conversation=key)
 
     def plan(self, body: Body, api: Api, context: Context | None = None, *, counts_only: bool = False) -> Plan:
@@ -254,17 +258,18 @@ class Router:
         hold = None if counts_only else self.affinity.recall(named, prefix)
         point = name.partition(":")[2] or options.operating_point or self.operating_point
         able, notes = policy.able(self.fleet, task, body, api)
-        allowed = [tier for tier in able if options.allow(tier)]
+        rule = self.rules.match(task, context, planned_at)
+        allowed = _bounded(able, options, rule)
         key = conversation_key(named, prefix)
         served = self._classifier_for(key, point)
         decision = self._held(task, hold, allowed, point) or self._decide(
-            task, point, served, options, context, (able, notes)
+            task, point, served, options, rule, (able, notes)
         )
         decision = msgspec.structs.replace(decision, artifact=served.name, conversation=key)
         if hold is not None and task.in_trouble and decision.reason is not Reason.RULE:
             decision = self._out_of_trouble(decision, hold, allowed)
         if self.breaker.rests(decision.model):
-            decision = self._above(decision, body, api, f"{decision.model} rests after failing") or decision
+            decision = self._above(decision, allowed, f"{decision.model} rests after failing") or decision
         route = None
         if not counts_only and decision.tier is not None:
             tiers = self._open_to(decision, hold, allowed, body)
@@ -283,13 +288,28 @@ class Router:
             decision = self._moved(decision, list(self.fleet.models)[-1], Reason.DRY_RUN, note)
         return self._planned(decision, body, api, planned_at, route, prefix, context)
 
-    def move_up(self, plan: Plan, body: Body, why: str, context: Context | None = None) -> Plan | None:
-        """The plan for the next stronger tier after a call of `plan` failed; None when there is none."""
-        decision = self._above(plan.decision, body, plan.api, why)
+    def move_up(
+        self, plan: Plan, body: Body, why: str, context: Context | None = None, *, elsewhere: bool = False
+    ) -> Plan | None:
+        """The plan for the next stronger tier after a call of `plan` failed; None when there is none.
+
+        The bounds of the call, and the ceiling of the rule that matches it, hold. `elsewhere`: only a model at another
+        address than the failed one's will do.
+        """
+        context = context or Context()
+        if plan.decision.reason is Reason.EXPLICIT_MODEL:
+            return None
+        task = conversation.read(body, context.headers)
+        able, _ = policy.able(self.fleet, task, body, plan.api)
+        allowed = _bounded(able, CallOptions.of(body), self.rules.match(task, context, plan.planned_at))
+        if elsewhere:
+            failed = self.catalog.find(plan.decision.model)
+            allowed = [tier for tier in allowed if _address(self.fleet.models[tier]) != _address(failed)]
+        decision = self._above(plan.decision, allowed, why)
         if decision is None or decision.tier is None:
             return None
         route = plan.route and self.affinity.on(plan.route, decision.tier, plan.planned_at)
-        return self._planned(decision, body, plan.api, plan.planned_at, route, None, context or Context())
+        return self._planned(decision, body, plan.api, plan.planned_at, route, None, context)
 
     def _held(self, task: Task, hold: Hold | None, allowed: Sequence[Tier], point: str) -> Decision | None:
         """Inside a tool loop the turn goes on where it began, unless it is in trouble or cannot be taken there."""
@@ -354,21 +374,27 @@ class Router:
             decision = msgspec.structs.replace(decision, notes=(*decision.notes, *changes))
         return Plan(decision, sent, api, cache, planned_at, route)
 
-    def _above(self, decision: Decision, body: Body, api: Api, why: str) -> Decision | None:
-        """The next stronger tier that can take the request and does not rest; if all rest, the strongest."""
-        if decision.reason is Reason.EXPLICIT_MODEL or decision.tier is None:
+    def _above(self, decision: Decision, allowed: Sequence[Tier], why: str) -> Decision | None:
+        """The next stronger of the allowed tiers that does not rest; if all rest, the strongest."""
+        if decision.tier is None:
             return None
-        able, _ = policy.able(self.fleet, conversation.read(body), body, api)
-        allowed = filter(CallOptions.of(body).allow, able)
         higher = [tier for tier in allowed if _TIERS.index(tier) > _TIERS.index(decision.tier)]
         if not higher:
             return None
         awake = [tier for tier in higher if not self.breaker.rests(self.fleet.models[tier].id)]
         return self._moved(decision, awake[0] if awake else higher[-1], Reason.PROVIDER_FAULT, why)
 
-    def record(self, plan: Plan, usage: Usage, notes: tuple[str, ...] = ()) -> Record:
-        """Account for a reply: its cost and the baseline's at the day's prices, written to the store, if any."""
+    def record(self, plan: Plan, usage: Usage, notes: tuple[str, ...] = (), *, reply_chars: int = 0) -> Record:
+        """Account for a reply: its cost and the baseline's at the day's prices, written to the store, if any.
+
+        `reply_chars` is how much the model wrote, 0 where that is not known: where no usage was reported it is
+        estimated from it and the body, with a note, and nothing is learned from that.
+        """
         decision = plan.decision
+        if not usage.reported and reply_chars:
+            usage, notes = self._estimated(plan, reply_chars, usage.is_batch), (*notes, ESTIMATED)
+        if usage.is_batch:
+            notes = (*notes, "batch: half the price")
         at = dt.datetime.fromtimestamp(plan.planned_at, dt.UTC)
         usd = ledger.cost(usage, self.catalog.find(decision.model), at.date())
         baseline_usd = None
@@ -393,6 +419,30 @@ class Router:
         if self.store is not None:
             self.store.write(record)
         return record
+
+    def signals(self) -> list[Signal]:
+        """Cache use so far, by class of traffic and model: the hit rate in [0, 1], the misses by cause, and an `alert`.
+
+        `alert` is a sentence with the commonest cause where less than half of the input was read from cache in 20
+        requests or more, else None. They are of this process since it began; estimated usage does not count.
+
+        >>> [signal.alert for signal in Router.load().signals()]
+        []
+        """
+        return self.affinity.signals()
+
+    def _estimated(self, plan: Plan, reply_chars: int, is_batch: bool) -> Usage:
+        """Usage by the length of body and reply; all input as fresh, for nothing says that any was read from a cache.
+
+        What cannot be seen is not in it: images, and reasoning that the provider keeps to itself.
+        """
+        model = self.catalog.find(plan.decision.model)
+        if model is None:
+            return Usage(reported=False, is_batch=is_batch)
+        prefix = plan.route.prefix if plan.route else caching.read(plan.body, plan.api)
+        rate = self.affinity.tokens_per_unit(model, prefix)
+        n_input, n_output = round(prefix.size * rate), max(round(reply_chars * rate), 1)
+        return Usage(fresh_tokens=n_input, output_tokens=n_output, reported=False, is_batch=is_batch)
 
     def feedback(self, about: Record | str, *, good: bool) -> Verdict:
         """Take in what a user said of a reply (its record), or of a conversation (its `conversation_id`).
@@ -436,7 +486,7 @@ class Router:
         point: str,
         served: Loaded,
         options: CallOptions,
-        context: Context | None = None,
+        rule: Rule | None,
         takers: tuple[list[Tier], tuple[str, ...]] | None = None,
     ) -> Decision:
         self._known_point(point)
@@ -447,7 +497,7 @@ class Router:
                 f"no tier from {options.min_tier or 'the lowest'} to {options.max_tier or 'the highest'} can take the "
                 f"request; the fleet {self.fleet.name!r} could send it to {', '.join(able)}; widen the bounds"
             )
-        unruled, rule = allowed, self.rules.match(task, context or Context(), self.clock())
+        unruled = allowed
         if rule is not None:
             allowed, notes = rule.narrow(allowed), (*notes, f"rule {rule.name!r}")
             if rule.tier is not None:
@@ -488,6 +538,17 @@ class Router:
                 f"unknown operating point {name!r}; the artifact has: {', '.join(self.manifest.operating_points)}"
             )
         return name
+
+
+def _bounded(able: Sequence[Tier], options: CallOptions, rule: Rule | None) -> list[Tier]:
+    """The tiers that a call may ever go to. Of a rule only its ceiling is such a bound: the rest is where to start."""
+    allowed = [tier for tier in able if options.allow(tier)]
+    return rule.narrow(allowed) if rule is not None and rule.max_tier is not None and allowed else allowed
+
+
+def _address(model: Model | None) -> tuple[str, str | None] | None:
+    """What models have in common that cannot be reached together."""
+    return None if model is None else (model.provider, model.base_url)
 
 
 def conversation_key(name: str | None, prefix: Prefix | None = None) -> str:

@@ -30,7 +30,7 @@ _NO_REMEDY = ("spend_limit", "insufficient_quota", "billing")
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """What went wrong, whether another attempt may help, and whether a stronger model may.
+    """What went wrong, and whether a stronger model may help: one at another address only, if it is of the address.
 
     `wait_s` is what the provider asked for, in seconds, or None.
     """
@@ -38,6 +38,7 @@ class Fault(msgspec.Struct, frozen=True):
     what: str
     moves_up: bool
     wait_s: float | None = None
+    is_of_address: bool = False
 
 
 def read(error: Exception) -> Fault | None:
@@ -46,7 +47,7 @@ def read(error: Exception) -> Fault | None:
     if "APITimeoutError" in names:
         return Fault("timeout", moves_up=True)
     if "APIConnectionError" in names:
-        return Fault("no connection", moves_up=False)  # every model of the fleet is behind the same address
+        return Fault("no connection", moves_up=True, is_of_address=True)
     status = getattr(error, "status_code", None)
     if not isinstance(status, int) or not _may_be_repeated(error, status):
         return None

@@ -22,13 +22,17 @@ from router.catalog import Model
 from router.rollout import Feedback
 from router.types import Record, Usage
 
+BATCH_FACTOR = Decimal("0.5")
+"""What a batch costs, caches included: https://platform.claude.com/docs/en/build-with-claude/batch-processing and
+https://developers.openai.com/api/docs/guides/batch, 2026-11-25."""
+
 _MTOK = Decimal(1_000_000)
 _PICO = Decimal(10) ** 12  # SQL sums integers exactly; every price is a multiple of 1e-10 USD a token
 
 
 def cost(usage: Usage, model: Model | None, on: dt.date) -> Decimal | None:
     """USD for one reply; None (unknown) without usage, for an unknown model, or where a needed price is not known."""
-    if model is None or not usage.reported:
+    if model is None or not usage.is_known:
         return None
     price = model.price(on, usage.input_tokens)
     parts = (
@@ -43,7 +47,7 @@ def cost(usage: Usage, model: Model | None, on: dt.date) -> Decimal | None:
         if n_tokens and usd_per_mtok is None:
             return None
         total += n_tokens * (usd_per_mtok or Decimal(0))
-    return total / _MTOK
+    return total / _MTOK * (BATCH_FACTOR if usage.is_batch else 1)
 
 
 def day(at_s: float) -> dt.date:
@@ -91,7 +95,7 @@ class Baseline:
         `prefix_tokens` of the call's input could be cached under `prefix_key`, `known_tokens` of it were in the last
         request of `conversation`; `at_s` is when the request started.
         """
-        if not usage.reported:
+        if not usage.is_known:
             return None
         on = day(at_s)
         with self._lock:
@@ -111,7 +115,7 @@ class Baseline:
         """The call with its tools and system prompt cached."""
         prefix = min(prefix_tokens, usage.input_tokens)
         if not key or prefix < self.model.cache_min_tokens:
-            return Usage(fresh_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
+            return self._billed(arm, usage, 0, 0)
         read = min(self._held(arm, key, at_s), prefix)
         self._keep(arm, key, prefix, at_s)
         return self._billed(arm, usage, read, prefix - read)
@@ -122,7 +126,7 @@ class Baseline:
         """The call with all of its prompt cached: what the conversation's last request left is read, else the head."""
         total = usage.input_tokens
         if total < self.model.cache_min_tokens:
-            return Usage(fresh_tokens=total, output_tokens=usage.output_tokens)
+            return self._billed(arm, usage, 0, 0)
         read = min(self._held(arm, conversation, at_s), known_tokens, total)
         if head[0] and head[1] >= self.model.cache_min_tokens:
             read = max(read, min(self._held(arm, head[0], at_s), total))
@@ -147,6 +151,7 @@ class Baseline:
             cache_write_short_tokens=written if arm.ttl == "short" and not free_writes else 0,
             cache_write_long_tokens=written if arm.ttl == "long" else 0,
             output_tokens=usage.output_tokens,
+            is_batch=usage.is_batch,
         )
 
 

@@ -21,6 +21,9 @@ import numpy as np
 from router.reuse import STAGES, Floats, Reuse
 from router.types import Ttl
 
+Rows = list[list[list[float]]]
+"""By model, state and tier."""
+
 _TOLERANCE = 2e-3
 _SWEEPS = 40
 
@@ -43,7 +46,8 @@ class Outlook:
     """Expected future cost of a prefix per unit, for one class of traffic and one fleet.
 
     `value[stage]` has the shape (models, states, tiers): after a request of that stage went to that model, leaving the
-    prefix in that state, when the request needed that tier. USD per million units.
+    prefix in that state, when the request needed that tier. USD per million units. `rows` is `value` as lists, which
+    are quicker to look single numbers up in.
     """
 
     def __init__(self, rates: Sequence[Rates], *, grows: bool = True) -> None:
@@ -52,6 +56,7 @@ class Outlook:
         self._space = _space(len(rates), grows)
         n_models, n_states = len(rates), 3 ** len(rates)
         self.value = np.zeros((len(STAGES) + 1, n_models, n_states, n_models))
+        self.rows: list[Rows] = self.value.tolist()
         self._read = np.array([rate.read for rate in rates])
         self._write = np.array([rate.write for rate in rates])
         self._output = np.array([rate.output for rate in rates])
@@ -87,6 +92,7 @@ class Outlook:
             self.value = solved.reshape(n_stages, n_models, n_states, n_models)
             if change < _TOLERANCE * max(self._read.max(), 1e-12):
                 break
+        self.rows = self.value.tolist()
 
     def _survival(self, gaps_s: Floats, short_s: float, long_s: float) -> Floats:
         """(2, 2, models, states, states): what is still warm after a gap, by kind and length of the gap and model used.
@@ -116,11 +122,11 @@ def _expiry(p_short: float, p_long: float) -> Floats:
 class Segment(msgspec.Struct, frozen=True):
     """A part of a prompt that is cached by one breakpoint: its units by state, and what each will cost later.
 
-    `value` is an `Outlook.value[stage]`, `grows` as there. `ttls` are those that may be written, for each model.
+    `value` is an `Outlook.rows[stage]`, `grows` as there. `ttls` are those that may be written, for each model.
     """
 
     units: Mapping[int, float]
-    value: Floats
+    value: Rows
     ttls: tuple[tuple[Ttl, ...], ...]
     grows: bool = True
 
@@ -165,7 +171,7 @@ def _cost(segment: Segment, n_models: int, rate: Rates, model: int, ttl: Ttl, ti
     value, action = segment.value[model], 3 * model + ttl
     for state, units in segment.units.items():
         now = rate.read if state // 3**model % 3 else rate.write[ttl]
-        total += units * (now + float(value[space.after_rows[action][state], tier]))
+        total += units * (now + value[space.after_rows[action][state]][tier])
     return total
 
 

@@ -66,6 +66,48 @@ def to_message(response: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def to_chunk(event: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A stream's event as the chunk of a chat completion; None for those that have no counterpart."""
+    kind = event.get("type")
+    if kind == "error":
+        return {"error": {"message": event.get("message"), "code": event.get("code")}}
+    if kind == "response.created":
+        return {"id": event["response"]["id"], "model": event["response"]["model"]}
+    if kind in ("response.output_text.delta", "response.refusal.delta"):
+        return {"choices": [{"delta": {"content": event["delta"]}}]}
+    if kind == "response.function_call_arguments.delta":
+        return _call_chunk(event, {"function": {"arguments": event["delta"]}})
+    if kind == "response.output_item.added" and event["item"]["type"] == "function_call":
+        return _call_chunk(event, {"id": event["item"]["call_id"], "function": {"name": event["item"]["name"]}})
+    if kind == "response.failed":
+        return {"error": event["response"].get("error") or {}}
+    if kind in ("response.completed", "response.incomplete"):
+        return _last_chunk(event["response"])
+    return None
+
+
+def _call_chunk(event: Mapping[str, Any], call: Mapping[str, Any]) -> dict[str, Any]:
+    return {"choices": [{"delta": {"tool_calls": [{"index": event["output_index"], **call}]}}]}
+
+
+def _last_chunk(response: Mapping[str, Any]) -> dict[str, Any]:
+    cut = (response.get("incomplete_details") or {}).get("reason")
+    parts = (part for item in response["output"] for part in item.get("content") or () if item["type"] == "message")
+    finish = "content_filter" if any(part["type"] == "refusal" for part in parts) else "stop"
+    finish = {"max_output_tokens": "length", "content_filter": "content_filter"}.get(cut or "", finish)
+    usage = response.get("usage") or {}
+    return {
+        "choices": [{"delta": {}, "finish_reason": finish}],
+        "usage": usage
+        and {
+            "prompt_tokens": usage["input_tokens"],
+            "prompt_tokens_details": usage.get("input_tokens_details"),
+            "completion_tokens": usage["output_tokens"],
+            "completion_tokens_details": usage.get("output_tokens_details"),
+        },
+    }
+
+
 def _items(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     role, content = message["role"], message.get("content")
     if role == "tool":

@@ -8,7 +8,9 @@ first minutes of a class are not read as "nobody comes back".
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict, deque
+from math import inf
 
 import numpy as np
 import numpy.typing as npt
@@ -63,14 +65,16 @@ class Reuse:
         self.n_requests = 0
         self._mix = np.asarray(mix, float)
         n_tiers = len(self._mix)
-        self._events = np.zeros((_N_STAGES, 2, _N_EDGES))
-        self._entered = np.zeros((_N_STAGES, _N_EDGES))
-        self._left = np.zeros((_N_STAGES, _N_EDGES))
-        self._gaps_s, self._n_gaps = _PRIOR_GAP_S.copy(), np.ones((2, 2))
-        self._follows = np.zeros((2, n_tiers, n_tiers))
+        # Lists, for each request counts in them one by one; they are read when the class is solved again.
+        self._events = np.zeros((_N_STAGES, 2, _N_EDGES)).tolist()
+        self._entered = np.zeros((_N_STAGES, _N_EDGES)).tolist()
+        self._left = np.zeros((_N_STAGES, _N_EDGES)).tolist()
+        self._gaps_s, self._n_gaps = _PRIOR_GAP_S.tolist(), np.ones((2, 2)).tolist()
+        self._follows = np.zeros((2, n_tiers, n_tiers)).tolist()
         self._grown, self._seen, self._output = 2.0, 100.0, 0.4  # units: 2 % longer each time, 0.4 % of it answered
         self._max_waiting = max_waiting
         self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
+        self._due_s = inf
         self._queues: tuple[deque[tuple[str, _Waiting]], ...] = tuple(deque() for _ in EDGES_S)
 
     def arrive(self, key: str, at_s: float, tier: int, *, new_turn: bool, units: float) -> int:
@@ -82,8 +86,9 @@ class Reuse:
             self._follow(before, at_s, tier, new_turn, units)
         now = _Waiting(at_s, 1 if before is None else before.n_requests + 1, tier, units)
         self._waiting[key] = now
-        self._entered[now.stage, 0] += 1
+        self._entered[now.stage][0] += 1
         self._queues[0].append((key, now))
+        self._due_s = min(self._due_s, at_s + EDGES_S[0])
         if len(self._waiting) > self._max_waiting:
             self._waiting.popitem(last=False)
         return now.stage
@@ -94,38 +99,44 @@ class Reuse:
 
     def _follow(self, before: _Waiting, at_s: float, tier: int, new_turn: bool, units: float) -> None:
         gap_s, a = at_s - before.at_s, int(new_turn)
-        edge = int(np.searchsorted(EDGES_S, gap_s))
+        edge = bisect_left(EDGES_S, gap_s)
         if edge < _N_EDGES:
-            self._events[before.stage, a, edge] += 1
-            self._left[before.stage, edge] += 1
+            self._events[before.stage][a][edge] += 1
+            self._left[before.stage][edge] += 1
             long = int(gap_s >= 300)
-            self._gaps_s[a, long] += gap_s
-            self._n_gaps[a, long] += 1
-        self._follows[a, before.tier, tier] += 1
+            self._gaps_s[a][long] += gap_s
+            self._n_gaps[a][long] += 1
+        self._follows[a][before.tier][tier] += 1
         self._grown += max(units - before.units, 0.0)
         self._seen += units
 
     def _pass_time(self, now_s: float) -> None:
         """Prefixes that have waited past an edge did not come back before it."""
+        if now_s <= self._due_s:
+            return
         for number, (edge_s, queue) in enumerate(zip(EDGES_S, self._queues, strict=True)):
             while queue and queue[0][1].at_s < now_s - edge_s:
                 key, waiting = queue.popleft()
                 if self._waiting.get(key) is not waiting:
                     continue
-                self._left[waiting.stage, number] += 1
+                self._left[waiting.stage][number] += 1
                 if number + 1 < _N_EDGES:
-                    self._entered[waiting.stage, number + 1] += 1
+                    self._entered[waiting.stage][number + 1] += 1
                     self._queues[number + 1].append((key, waiting))
                 else:
                     del self._waiting[key]
+        self._due_s = min(
+            (q[0][1].at_s + edge_s for edge_s, q in zip(EDGES_S, self._queues, strict=True) if q), default=inf
+        )
 
     def p_next(self, ttl_short_s: float, ttl_long_s: float) -> Floats:
         """(stages, 2, 2): P(the next request comes in a loop / as a new turn, within the short TTL / by the long)."""
-        at_risk = (self._entered + self._left) / 2  # those still waiting in an interval count half
-        pooled = (self._events.sum(0) + _PRIOR_WEIGHT * _PRIOR_HAZARDS * _PRIOR_SPLIT) / (
-            at_risk.sum(0) + _PRIOR_WEIGHT
-        )
-        hazards = (self._events + _PRIOR_WEIGHT * pooled) / (at_risk + _PRIOR_WEIGHT)[:, None, :]
+        events = np.asarray(self._events)
+        at_risk = (
+            np.asarray(self._entered) + np.asarray(self._left)
+        ) / 2  # those still waiting in an interval count half
+        pooled = (events.sum(0) + _PRIOR_WEIGHT * _PRIOR_HAZARDS * _PRIOR_SPLIT) / (at_risk.sum(0) + _PRIOR_WEIGHT)
+        hazards = (events + _PRIOR_WEIGHT * pooled) / (at_risk + _PRIOR_WEIGHT)[:, None, :]
         survives = np.cumprod(1 - np.minimum(hazards.sum(1), 0.999), axis=1)
         survives = np.concatenate([np.ones((_N_STAGES, 1)), survives[:, :-1]], axis=1)
         p = hazards * survives[:, None, :]
@@ -135,13 +146,13 @@ class Reuse:
 
     def mean_gap_s(self) -> Floats:
         """(2, 2): the mean gap, in a loop / to a new turn, of those up to five minutes / longer."""
-        return np.asarray(self._gaps_s / self._n_gaps)
+        return np.asarray(np.asarray(self._gaps_s) / np.asarray(self._n_gaps))
 
     def p_tier(self) -> Floats:
         """(2, tiers, tiers): P(tier of the next request | tier of this one), in a loop / at a new turn."""
         n_tiers = len(self._mix)
         stay = np.stack([np.eye(n_tiers) * _PRIOR_STAY, np.zeros((n_tiers, n_tiers))])
-        counts = self._follows + _PRIOR_MIX_WEIGHT * self._mix / self._mix.sum() + stay
+        counts = np.asarray(self._follows) + _PRIOR_MIX_WEIGHT * self._mix / self._mix.sum() + stay
         return np.asarray(counts / counts.sum(2, keepdims=True))
 
     @property
@@ -158,6 +169,6 @@ class Reuse:
     def p_reused(self) -> tuple[float, float]:
         """P(a prefix is asked for again within five minutes, within an hour), over all stages."""
         p = self.p_next(300.0, 3600.0)
-        weights = self._entered[:, 0] + 1e-9
+        weights = np.asarray(self._entered)[:, 0] + 1e-9
         short, long = (p.sum(1) * weights[:, None]).sum(0) / weights.sum()
         return float(short), float(short + long)

@@ -19,6 +19,9 @@ from router.types import Tier
 FILE = "tierwise.toml"
 """Read from the working directory when it exists, or from the path in TIERWISE_CONFIG."""
 
+EXAMPLE = Path(__file__).with_name("tierwise.example.toml")
+"""Every setting, explained and switched off."""
+
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -103,12 +106,21 @@ def load(path: str | Path | None = None, environ: Mapping[str, str] | None = Non
             raise SettingsError(f"no settings file {str(file)!r}; create it or unset TIERWISE_CONFIG") from exc
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise SettingsError(f"{file}: {exc}") from exc
-    check_names(values.get("rules"), file)
-    mistakes = [f"{file}: {mistake}" for mistake in _mistakes(values, Settings, "")]
+    mistakes = []
+    readable = values
+    try:
+        check_names(values.get("rules"), file)
+    except SettingsError as exc:
+        mistakes.append(str(exc))
+        readable = {name: value for name, value in values.items() if name != "rules"}
+    mistakes += [f"{file}: {mistake}" for mistake in _mistakes(readable, Settings, "")]
     mistakes += _override(values, environ)
     if mistakes:
         raise SettingsError("\n".join(mistakes))
-    return msgspec.convert(values, Settings)
+    try:
+        return msgspec.convert(values, Settings)
+    except msgspec.ValidationError as exc:  # something that a table in a table must have
+        raise SettingsError(f"{file}: {exc}") from exc
 
 
 def _override(values: dict[str, Any], environ: Mapping[str, str]) -> Iterator[str]:

@@ -230,7 +230,8 @@ class Plan(msgspec.Struct, frozen=True):
 class Usage(msgspec.Struct, frozen=True):
     """Tokens of one reply by the way each is billed; the parts add up, none is counted twice.
 
-    `reported` is False when the provider's reply held no usage: the counts are then 0 and mean nothing.
+    `reported` is False when the provider's reply held no usage: the counts are then estimated, or all 0 and mean
+    nothing (`is_known`). `is_batch`: it came in a batch, at half the price.
     """
 
     fresh_tokens: int = 0
@@ -239,6 +240,12 @@ class Usage(msgspec.Struct, frozen=True):
     cache_write_long_tokens: int = 0
     output_tokens: int = 0
     reported: bool = True
+    is_batch: bool = False
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the counts mean something: they were reported, or estimated."""
+        return self.reported or self.input_tokens + self.output_tokens > 0
 
     @property
     def input_tokens(self) -> int:

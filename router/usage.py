@@ -10,20 +10,60 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from router.types import Api, Usage
 
 UNREPORTED = Usage(reported=False)
 
+_SAID = (
+    *("choices", "message", "delta", "content", "output", "summary", "tool_calls", "function"),
+    *("text", "thinking", "refusal", "reasoning_content", "name", "input", "arguments", "partial_json"),
+)
+"""The fields of replies and stream events, in all three formats, that hold what the model wrote, or hold those."""
 
-def read(reply: Any, api: Api) -> Usage:
-    """Usage of a complete reply: an SDK object or a dict. `UNREPORTED` when the reply holds none."""
-    return _normalised(_get(reply, "usage"), api)
+
+def read(reply: Any, api: Api, *, is_batch: bool = False) -> Usage:
+    """Usage of a complete reply: an SDK object or a dict. `UNREPORTED` when the reply holds none.
+
+    Anthropic's usage says itself that it is a batch's (`service_tier`), OpenAI's does not.
+    """
+    usage = _get(reply, "usage")
+    found = _normalised(usage, api)
+    return (
+        msgspec.structs.replace(found, is_batch=True) if is_batch or _get(usage, "service_tier") == "batch" else found
+    )
+
+
+def read_batch(row: Any) -> Usage:
+    """Usage of one result of a batch: Anthropic's (an SDK object or a dict), or a line of OpenAI's output, parsed.
+
+    A row that failed, expired or was cancelled is not billed, so its usage is 0. Rows come in any order: `custom_id`
+    says whose each is. Sources: types/messages/message_batch_result.py of anthropic 2.12 and
+    https://developers.openai.com/api/docs/guides/batch, 2026-11-25.
+    """
+    if (result := _get(row, "result")) is not None:
+        reply, api = _get(result, "message"), Api.MESSAGES
+    else:
+        response = _get(row, "response")
+        reply = _get(response, "body") if _get(response, "status_code") == 200 else None
+        api = Api.RESPONSES if _get(reply, "object") == "response" else Api.CHAT
+    return Usage(is_batch=True) if reply is None else read(reply, api, is_batch=True)
+
+
+def n_chars(reply: Any) -> int:
+    """Characters that the model wrote in a complete reply, tool calls included: where no usage says how long it is."""
+    return sum(_said(_get(reply, name)) for name in ("content", "choices", "output"))
 
 
 class Meter:
-    """Collects the usage of one stream, event by event; reading it early gives what has been reported so far."""
+    """Collects the usage of one stream, event by event; reading it early gives what has been reported so far.
+
+    `n_chars` counts the characters that the model wrote.
+    """
 
     def __init__(self, api: Api) -> None:
+        self.n_chars = 0
         self._api = api
         self._start: Any = None
         self._last: Any = None
@@ -36,6 +76,7 @@ class Meter:
             self._last = _get(_get(event, "response"), "usage") or self._last
         else:
             self._last = _get(event, "usage") or self._last
+        self.n_chars += _said(_get(event, "choices" if self._api is Api.CHAT else "delta"))
 
     def usage(self) -> Usage:
         """The stream's usage. Anthropic's deltas are cumulative and lack the 5m / 1h split, which the start has."""
@@ -56,13 +97,18 @@ class Meter:
 def _normalised(usage: Any, api: Api) -> Usage:
     if usage is None:
         return UNREPORTED
-    if api is Api.MESSAGES:
-        return _anthropic(usage)
+    try:
+        return _anthropic(usage) if api is Api.MESSAGES else _openai(usage, api)
+    except (ArithmeticError, TypeError, ValueError):  # what it says are no counts
+        return UNREPORTED
+
+
+def _openai(usage: Any, api: Api) -> Usage:
     prefix = "prompt" if api is Api.CHAT else "input"
     details = _get(usage, f"{prefix}_tokens_details")
     cached = _count(details, "cached_tokens")
     written = _count(details, "cache_write_tokens")
-    long = _count(_get(details, "cache_write_tokens_details"), "ttl_12h_tokens")
+    long = min(_count(_get(details, "cache_write_tokens_details"), "ttl_12h_tokens"), written)
     return Usage(
         fresh_tokens=max(_count(usage, f"{prefix}_tokens") - cached - written, 0),
         cache_read_tokens=cached,
@@ -84,9 +130,27 @@ def _anthropic(usage: Any) -> Usage:
     )
 
 
+def _said(value: Any) -> int:
+    n_chars, pending = 0, [value]
+    while pending:  # a loop, so that no nesting is too deep
+        value = pending.pop()
+        if isinstance(value, str):
+            n_chars += len(value)
+        elif isinstance(value, list):
+            pending += value
+        elif value is not None and not isinstance(value, int | float):
+            for name in _SAID:
+                inner = _get(value, name)
+                pending.append(str(inner) if name == "input" and inner is not None else inner)
+    return n_chars
+
+
 def _get(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
 
 
 def _count(value: Any, name: str) -> int:
-    return int(_get(value, name) or 0)
+    count = int(_get(value, name) or 0)
+    if not 0 <= count < 10**12:
+        raise ValueError(f"{name} is {count}")
+    return count

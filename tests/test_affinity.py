@@ -125,6 +125,54 @@ def test_signals_say_why_nothing_is_read(router: Router, clock: Any) -> None:
     assert sum(signal.misses.values()) == signal.n_requests
 
 
+LONG = HARD * 200
+
+
+def said(*texts: str, conversation: str = "one", tier: Tier | None = None) -> dict[str, Any]:
+    """A body without a system prompt, of a named conversation, for a tier."""
+    bounds = {"min_tier": tier, "max_tier": tier} if tier else {}
+    return {**asked(*texts), "system": "", "router": {"conversation_id": conversation, **bounds}}
+
+
+@pytest.mark.parametrize(
+    ("cause", "fleet", "gap_s", "body"),
+    [
+        ("window too short", "gpt-latest", 2500.0, lambda n: said(*[LONG] * (n + 1), tier=Tier.COMPLEX)),
+        ("nothing was written", "claude", 9000.0, lambda n: said(*[LONG] * (n + 1))),
+        ("below the minimum", "claude", 10.0, lambda _: said(HARD)),
+        ("prefix changes at message 0", "claude", 10.0, lambda n: said(f"now {n} {LONG}", LONG)),
+        (
+            "model switch",
+            "claude",
+            10.0,
+            lambda n: said(f"{n // 2} {LONG}", conversation=str(n // 2), tier=list(Tier)[1 + n % 2]),
+        ),
+    ],
+)
+def test_the_alert_names_the_cause(router: Router, clock: Any, cause: str, fleet: str, gap_s: float, body: Any) -> None:
+    router = router.with_fleet(fleet)
+    api = Api.MESSAGES if fleet == "claude" else Api.CHAT
+    assert router.signals() == []
+    for number in range(40):
+        plan = router.plan(body(number), api)
+        assert plan.route is not None
+        kind = "cache_read_tokens" if plan.route.expected_units else "cache_write_short_tokens"
+        router.record(plan, Usage(**{kind if plan.route.tail else "fresh_tokens": 9000}, output_tokens=10))
+        clock.now += gap_s
+    alerts = [signal.alert for signal in router.signals()]
+    assert any(str(alert).endswith(f"% of input tokens read from cache; most misses: {cause}") for alert in alerts), (
+        router.signals()
+    )
+
+
+def test_no_alert_while_all_is_well(router: Router, clock: Any) -> None:
+    for number in range(30):
+        go(router, asked(*[HARD] * (number + 1)), Usage(fresh_tokens=900, cache_read_tokens=1000, output_tokens=10))
+        clock.now += 10
+    (signal,) = router.signals()
+    assert (signal.n_requests, signal.hit_rate, signal.alert) == (30, pytest.approx(1000 / 1900), None)
+
+
 @pytest.mark.parametrize("gap_s", [30.0, 290.0])
 def test_what_is_believed_warm_is_what_the_replies_reported(router: Router, clock: Any, gap_s: float) -> None:
     go(router, asked(HARD))

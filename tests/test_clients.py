@@ -12,8 +12,9 @@ import anthropic
 import openai
 import pytest
 
-from router import ClientError, Ledger, Reason, RequestError, Router, Tier, wrap
-from router.offline import Upstream
+from router import Api, ClientError, Ledger, Reason, RequestError, Router, Tier, Usage, wrap
+from router.engine import ESTIMATED
+from router.offline import Reply, ToolCall, Upstream
 
 SYSTEM = "You answer questions about lighthouses, briefly and kindly, and never about anything else. " * 300
 SYSTEM_MESSAGE = {"role": "system", "content": SYSTEM}
@@ -243,10 +244,11 @@ class TestOpenAI:
         assert upstream.requests[-1]["stream_options"] == options
         settled(upstream, gpt)
 
-    def test_explicit_model_stream_is_untouched_and_its_cost_unknown(self, gpt: Any, upstream: Upstream) -> None:
+    def test_explicit_model_stream_is_untouched_and_its_cost_estimated(self, gpt: Any, upstream: Upstream) -> None:
         assert list(gpt.chat.completions.create(model="gpt-4o-mini", messages=USER, stream=True))
         assert upstream.requests[-1] == {"model": "gpt-4o-mini", "messages": USER, "stream": True}
-        assert gpt.last_record.cost_usd is None
+        assert gpt.last_record.notes == (ESTIMATED,)
+        assert float(gpt.last_record.cost_usd) == pytest.approx(float(upstream.bills[-1].usd), rel=0.2)
 
     def test_responses_and_their_stream(self, gpt: Any, upstream: Upstream) -> None:
         reply = gpt.responses.create(model="auto", instructions=SYSTEM, input="hi")
@@ -344,3 +346,71 @@ def upstream_prefix(claude: Any) -> int:
     user = claude.messages.count_tokens(model="claude-haiku-4-5", messages=USER).input_tokens
     assert isinstance(alone, int)
     return int(alone - user)
+
+
+def said(client: Any, api: str, stream: bool) -> None:
+    """One reply through the SDK, read to the end."""
+    if api == "messages":
+        reply = client.messages.create(model="auto", max_tokens=512, system=SYSTEM, messages=USER, stream=stream)
+    elif api == "chat":
+        reply = client.chat.completions.create(model="auto", messages=[SYSTEM_MESSAGE, *USER], stream=stream)
+    else:
+        reply = client.responses.create(model="auto", instructions=SYSTEM, input="hi", stream=stream)
+    if stream:
+        list(reply)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("api", ["messages", "chat", "responses"])
+class TestMissingUsage:
+    """A reply without usage is estimated, says so, and teaches nothing."""
+
+    @pytest.fixture
+    def client(self, request: pytest.FixtureRequest, api: str) -> Any:
+        return request.getfixturevalue("claude" if api == "messages" else "gpt")
+
+    def test_it_is_estimated(self, client: Any, upstream: Upstream, api: str, stream: bool) -> None:
+        call = ToolCall("look", {"where": "in the tower, behind the lamp, under the stairs"})
+        upstream.scripts += [
+            Reply("It is the tallest. " * 40, has_usage=False),
+            Reply("", (call,) * 3, has_usage=False),
+        ]
+        for _ in range(2):
+            said(client, api, stream)
+            record, bill = client.last_record, upstream.bills[-1]
+            assert ESTIMATED in record.notes
+            assert not record.usage.reported
+            billed = bill.fresh + bill.read + bill.write_short + bill.write_long
+            assert record.usage.fresh_tokens == record.usage.input_tokens == pytest.approx(billed, rel=0.3)
+            assert record.usage.output_tokens == pytest.approx(bill.output, rel=0.5)
+            assert record.cost_usd is not None
+            assert record.saved_usd is not None
+
+    def test_it_teaches_nothing(self, client: Any, upstream: Upstream, api: str, stream: bool) -> None:
+        body = {
+            "messages": {"max_tokens": 512, "system": SYSTEM, "messages": USER},
+            "chat": {"messages": [SYSTEM_MESSAGE, *USER]},
+            "responses": {"instructions": SYSTEM, "input": "hi"},
+        }[api]
+
+        def known() -> Any:
+            route = client.router.plan({"model": "auto", **body}, Api[api.upper()]).route
+            affinity = client.router.affinity
+            return affinity._ratios.copy(), affinity.signals(), route.warm, route.head_warm, route.expected_units
+
+        said(client, api, stream)
+        said(client, api, stream)
+        before = known()
+        assert before[-1] > 0
+        upstream.scripts.append(Reply("x" * 9000, has_usage=False))
+        said(client, api, stream)
+        assert known() == before
+
+
+def test_what_is_not_read_stays_unknown(gpt: Any, upstream: Upstream) -> None:
+    upstream.scripts.append(Reply("hello", has_usage=False))
+    with gpt.chat.completions.with_streaming_response.create(model="auto", messages=USER) as reply:
+        reply.read()
+    assert gpt.last_record.cost_usd is None
+    assert gpt.last_record.usage == Usage(reported=False)
+    assert ESTIMATED not in gpt.last_record.notes

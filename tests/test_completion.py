@@ -131,6 +131,27 @@ def test_a_lasting_fault_goes_up_to_another_provider(
         complete(mixed, "hi", clients=clients, max_retries=0)
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/v1", "http://no-such-host.invalid/v1"], ids=["refused", "dns"])
+def test_without_a_connection_another_address_is_asked(
+    monkeypatch: pytest.MonkeyPatch, shipped: Router, clock: Any, clients: dict[str, Any], url: str
+) -> None:
+    monkeypatch.setattr(faults, "FIRST_PAUSE_S", 0.001)
+    fleet = {Tier.SIMPLE: "gpt-4o-mini", Tier.MODERATE: "gpt-4o", Tier.COMPLEX: COMPLEX}
+    models = catalog.shipped().extended({"mine": fleet})
+    router = Router(shipped.classifier, shipped.manifest, models, models.fleet("mine"), clock=clock)
+    with openai.OpenAI(base_url=url, api_key="offline") as nowhere:
+        reached = {"anthropic": clients["anthropic"], "openai": nowhere}
+        answer = complete(router, "hi", clients=reached, max_retries=1)
+        assert answer.record is not None
+        assert (answer.record.model, answer.record.reason) == (COMPLEX, Reason.PROVIDER_FAULT)
+        assert answer.record.notes == (
+            "gpt-4o-mini failed 2 times: no connection",
+            *["gpt-4o-mini: no connection"] * 2,
+        )
+        with pytest.raises(openai.APIConnectionError):
+            complete(router, "hi", clients=reached, max_retries=0, router={"max_tier": "moderate"})
+
+
 def test_errors_that_are_the_callers_are_not_tried_elsewhere(
     mixed: Router, upstream: Upstream, clients: dict[str, Any]
 ) -> None:
@@ -138,9 +159,21 @@ def test_errors_that_are_the_callers_are_not_tried_elsewhere(
     with pytest.raises(openai.BadRequestError):
         complete(mixed, "hi", clients=clients)
     assert len(upstream.requests) == 1
+
+
+def test_what_a_format_cannot_say_goes_up_to_a_model_that_reads_it(
+    mixed: Router, upstream: Upstream, clients: dict[str, Any]
+) -> None:
     file = {"type": "document", "source": {"type": "file", "file_id": "f"}}
+    turn: Any = [{"role": "user", "content": [{"type": "text", "text": "hi"}, file]}]
+    answer = complete(mixed, turn, clients=clients)
+    assert upstream.requests[-1]["model"] == COMPLEX
+    assert answer.record is not None
+    assert any("a block of type 'document' from a file" in note for note in answer.record.notes)
+    with pytest.raises(RequestError, match="no tier from the lowest to simple can take"):
+        complete(mixed, turn, clients=clients, router={"max_tier": "simple"})
     with pytest.raises(RequestError, match="a block of type 'document' from a file"):
-        complete(mixed, [{"role": "user", "content": [{"type": "text", "text": "hi"}, file]}], clients=clients)
+        complete(mixed, turn, clients=clients, model="gpt-4o")
 
 
 def test_an_explicit_model_is_only_accounted(mixed: Router, upstream: Upstream, clients: dict[str, Any]) -> None:

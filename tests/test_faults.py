@@ -134,7 +134,7 @@ def test_what_no_attempt_mends_is_raised_at_once(
 
 
 @pytest.mark.parametrize("host", ["refused", "unresolved"])
-def test_without_a_connection_no_tier_helps(router: Router, host: str) -> None:
+def test_without_a_connection_no_tier_behind_the_same_address_helps(router: Router, host: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

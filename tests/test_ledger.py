@@ -4,6 +4,7 @@ import datetime as dt
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,6 +37,19 @@ def test_unknown_is_unknown_never_zero() -> None:
     assert ledger.cost(Usage(1, 1, 1, 1, 1), None, TODAY) is None
     assert ledger.cost(Usage(reported=False), MODELS["gpt-4o"], TODAY) is None
     assert ledger.cost(Usage(cache_write_long_tokens=5), MODELS["gpt-6-luna"], TODAY) is None
+
+
+def test_a_batch_costs_half_on_the_baseline_too() -> None:
+    usage, opus = Usage(100, 5000, 300, 200, 70), MODELS["claude-opus-4-7"]
+    batch = msgspec.structs.replace(usage, is_batch=True)
+    whole, half = (ledger.cost(each, opus, TODAY) for each in (usage, batch))
+    assert whole == 2 * (half or 0) > 0
+    for tokens, conversation in ((5000, ""), (10, ""), (5000, "c")):
+        on_top, in_batch = (
+            [Baseline(opus).cost(each, "k", tokens, NOW, conversation=conversation) for _ in range(2)]
+            for each in (usage, batch)
+        )
+        assert [2 * (usd or 0) for usd in in_batch] == on_top
 
 
 counts = st.integers(0, 10_000)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router import Api, Reason, Router, Settings, SettingsError, Tier, artifact, settings
+from router import Api, Reason, Router, Settings, SettingsError, Tier, Usage, artifact, settings
 from router.rules import Context, Rule, Rules
 from router.types import Task, TurnState
 
@@ -135,7 +135,7 @@ def test_mistakes_are_named(rules: list[dict[str, Any]], message: str) -> None:
     ("text", "message"),
     [
         ('[[rules]]\nname = "a"\nmax_word = 3', "rule 'a' has the unknown key 'max_word'; did you mean 'max_words'"),
-        ('[[rules]]\nname = "a"\ntier = "tiny"', r"tiny.*rules\[0\]\.tier"),
+        ('[[rules]]\nname = "a"\ntier = "tiny"', r"rules\[0\]\.tier.*tiny"),
         ('[[rules]]\ntier = "simple"', "missing required field `name`"),
         ("rules = 3", r"\$\.rules"),
         ("rules = [3]", r"\$\.rules\[0\]"),
@@ -192,6 +192,47 @@ def test_context_reaches_the_rules_through_plan() -> None:
     body = {"model": "auto", "messages": [{"role": "user", "content": EASY}]}
     assert router.plan(body, Api.MESSAGES, Context({"x-team": "search"})).decision.reason is Reason.RULE
     assert router.plan(body, Api.MESSAGES).decision.reason is Reason.SUFFICES
+
+
+WRONG: list[Any] = [
+    {"role": "user", "content": EASY},
+    {"role": "assistant", "content": "Goedenavond"},
+    {"role": "user", "content": "That is wrong, it means good evening"},
+]
+
+
+def test_a_ceiling_holds_under_faults_and_trouble_and_nothing_else_of_a_rule_does() -> None:
+    body = {"model": "auto", "max_tokens": 64, "messages": [{"role": "user", "content": EASY}]}
+    went_up = {}
+    for outcome in ({"max_tier": SIMPLE}, {"tier": SIMPLE}, {"min_tier": SIMPLE}, {"max_tier": MODERATE}):
+        router = routed(Rule("bound", **outcome))  # type: ignore[arg-type]
+        plan = router.plan(body, Api.MESSAGES)
+        assert plan.decision.tier is SIMPLE
+        higher = router.move_up(plan, body, "it failed")
+        router.record(plan, Usage(fresh_tokens=20, output_tokens=5))
+        again = router.plan({**body, "messages": WRONG}, Api.MESSAGES).decision.tier
+        went_up[str(outcome)] = (higher and higher.decision.tier, again)
+        if higher is not None and "max_tier" in outcome:
+            assert router.move_up(higher, body, "it failed, too") is None
+    assert [(up, again is SIMPLE) for up, again in went_up.values()] == [
+        (None, True),
+        (MODERATE, True),  # a rule that names a tier decides, trouble or not
+        (MODERATE, False),
+        (MODERATE, False),
+    ]
+
+
+def test_a_ceiling_by_header_holds_after_a_fault_and_the_callers_bound_wins() -> None:
+    router = routed(Rule("search team", max_tier=SIMPLE, headers={"x-team": "search"}))
+    body = {"model": "auto", "max_tokens": 64, "messages": [{"role": "user", "content": EASY}]}
+    theirs = Context({"x-team": "search"})
+    plan = router.plan(body, Api.MESSAGES, theirs)
+    assert router.move_up(plan, body, "it failed", theirs) is None
+    assert router.move_up(plan, body, "it failed") is not None
+    wins = {**body, "router": {"min_tier": "moderate"}}
+    plan = router.plan(wins, Api.MESSAGES, theirs)
+    assert plan.decision.tier is MODERATE
+    assert router.move_up(plan, wins, "it failed", theirs) is None
 
 
 def test_rules_that_end_in_a_catch_all_need_no_model(monkeypatch: pytest.MonkeyPatch) -> None:

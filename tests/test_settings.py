@@ -43,6 +43,7 @@ def test_models_of_your_own(tmp_path: Path) -> None:
         ("fleet = 5", r"\$\.fleet"),
         ('[fleets.mine]\ntiny = "gpt-6-luna"', "tiny"),
         ("fleet = [", "my.toml"),
+        ('[operating_points.mine]\ntarget = "x"', "my.toml: .*required field `thresholds`"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +56,17 @@ def test_redis_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "redis", None)
     with pytest.raises(SettingsError, match="pip install"):
         open_state("redis://127.0.0.1:1/0")
+
+
+def test_a_locked_file_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What it cannot write it remembers alone, says so once, and goes on when the file is free."""
+    state = SqliteState(tmp_path / "state.db")
+    with closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        for key in "ab":
+            state.put([key], b"1")
+        other.execute("ROLLBACK")
+    assert (state.first(["b"]), state.trouble, caplog.text.count("is away")) == (b"1", "database is locked", 1)
+    state._away_until_s = 0.0
+    state.put(["c"], b"2")
+    assert (state.trouble, SqliteState(tmp_path / "state.db").first(["c"])) == (None, b"2")

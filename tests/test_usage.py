@@ -95,3 +95,76 @@ def test_responses_stream_reads_the_completed_event() -> None:
     meter.add({"type": "response.output_text.delta", "delta": "x"})
     meter.add({"type": "response.completed", "response": {"usage": RESPONSES_USAGE}})
     assert meter.usage() == Usage(1076, 1024, 600, 300, 50)
+
+
+CALL = {"name": "look", "arguments": '{"a": 1}'}
+
+
+@pytest.mark.parametrize(
+    ("api", "cls", "reply", "events"),
+    [
+        (
+            Api.MESSAGES,
+            Message,
+            {
+                "content": [
+                    {"type": "thinking", "thinking": "Hm.", "signature": "not text"},
+                    {"type": "text", "text": "Hello"},
+                    {"type": "tool_use", "id": "not text", "name": "look", "input": {"a": 1}},
+                ]
+            },
+            [
+                {"type": "content_block_delta", "delta": {"type": "thinking_delta", "thinking": "Hm."}},
+                {"type": "content_block_delta", "delta": {"type": "signature_delta", "signature": "not text"}},
+                {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "Hello"}},
+                {"type": "content_block_delta", "delta": {"type": "input_json_delta", "partial_json": '{"a": 1}look'}},
+                {"type": "message_delta", "delta": {"stop_reason": "tool_use"}},
+            ],
+        ),
+        (
+            Api.CHAT,
+            ChatCompletion,
+            {"choices": [{"message": {"content": "Hm.Hello", "tool_calls": [{"id": "not text", "function": CALL}]}}]},
+            [
+                {"choices": [{"delta": {"role": "assistant", "content": "Hm.Hello"}}]},
+                {"choices": [{"delta": {"tool_calls": [{"index": 0, "id": "not text", "function": CALL}]}}]},
+                {"choices": [{"delta": {}, "finish_reason": "tool_calls"}]},
+            ],
+        ),
+        (
+            Api.RESPONSES,
+            Response,
+            {
+                "output": [
+                    {"type": "reasoning", "id": "not text", "summary": [{"type": "summary_text", "text": "Hm."}]},
+                    {"type": "message", "content": [{"type": "output_text", "text": "Hello"}]},
+                    {"type": "function_call", "call_id": "not text", **CALL},
+                ]
+            },
+            [
+                {"type": "response.reasoning_summary_text.delta", "delta": "Hm."},
+                {"type": "response.output_text.delta", "delta": "Hello"},
+                {"type": "response.output_text.done", "text": "Hello"},
+                {"type": "response.function_call_arguments.delta", "delta": '{"a": 1}look'},
+                {"type": "response.completed", "response": {"usage": None}},
+            ],
+        ),
+    ],
+    ids=["messages", "chat", "responses"],
+)
+def test_what_the_model_wrote_is_counted_once(api: Api, cls: Any, reply: dict[str, Any], events: list[Any]) -> None:
+    assert usage.n_chars(reply) == usage.n_chars(cls.construct(**reply)) == len('Hm.Hellolook{"a": 1}')
+    meter = usage.Meter(api)
+    for event in events:
+        meter.add(event)
+    assert meter.n_chars == len('Hm.Hellolook{"a": 1}')
+    assert not meter.usage().reported
+    assert [usage.n_chars(odd) for odd in (None, "text", {"content": 5}, {"choices": [None, "a"]})] == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("odd", [-3, float("inf"), float("nan"), "many", [], 10**30])
+@pytest.mark.parametrize("api", list(Api))
+def test_counts_that_are_no_counts_are_unreported(api: Api, odd: Any) -> None:
+    name = "completion_tokens" if api is Api.CHAT else "output_tokens"
+    found = usage.read({"usage": {"prompt_tokens": 5, "input_tokens": 5, name: odd}}, api)
+    assert found == (usage.UNREPORTED if odd else Usage(5))

@@ -33,7 +33,6 @@ CONCURRENT = 8
 """Calls at once: as many replies may be lost, and paid again, when the process is killed outright."""
 
 BATCH_SIZE = 10_000
-BATCH_FACTOR = Decimal("0.5")
 PROMPT_OVERHEAD_TOKENS = 50
 THINKING_TOKENS = 1024
 """Room for a model that cannot answer without thinking, at its lowest effort: what it thinks counts as output."""
@@ -85,7 +84,7 @@ class Request:
         n_tokens = len(self.prompt) // 2 + PROMPT_OVERHEAD_TOKENS
         price = self.model.price(dt.datetime.now(dt.UTC).date(), n_tokens)
         usd = (n_tokens * price.input + self._output_tokens * price.output) / 1_000_000
-        return usd * BATCH_FACTOR if is_batch else usd
+        return usd * ledger.BATCH_FACTOR if is_batch else usd
 
     @property
     def _thinks(self) -> bool:
@@ -132,8 +131,9 @@ class Journal:
 
     def keep(self, key: str, model: Model, text: str, reported: Any, api: Api, is_batch: bool) -> None:
         """Store a reply with its cost at the day's prices."""
-        usd = ledger.cost(usage.read({"usage": reported}, api), model, dt.datetime.now(dt.UTC).date())
-        pico = None if usd is None else int(usd * (BATCH_FACTOR if is_batch else 1) * _PICO)
+        spent = usage.read({"usage": reported}, api, is_batch=is_batch)
+        usd = ledger.cost(spent, model, dt.datetime.now(dt.UTC).date())
+        pico = None if usd is None else int(usd * _PICO)
         self._db.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)", (key, model.id, text, pico))
 
     @property

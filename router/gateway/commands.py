@@ -41,7 +41,8 @@ class _Usd(click.ParamType):  # type: ignore[type-arg]
 @click.option("--host", help="The address to listen on; default 127.0.0.1.")
 @click.option("--port", type=click.IntRange(0, 65535), help="The port; default 8484.")
 @click.option("--check", is_flag=True, help="Check the settings, name every mistake, and stop.")
-def serve(config: str | None, host: str | None, port: int | None, check: bool) -> None:
+@click.option("--example", is_flag=True, help="Print a tierwise.toml with every setting explained, and stop.")
+def serve(config: str | None, host: str | None, port: int | None, check: bool, example: bool) -> None:
     """Serve the router over HTTP: /v1/messages, /v1/chat/completions, /v1/responses.
 
     SIGHUP reloads settings and artifact; SIGTERM finishes what runs.
@@ -49,6 +50,7 @@ def serve(config: str | None, host: str | None, port: int | None, check: bool) -
     \b
     Examples:
       tierwise serve
+      tierwise serve --example > tierwise.toml
       tierwise serve --check --config tierwise.toml
       ANTHROPIC_BASE_URL=http://127.0.0.1:8484 ANTHROPIC_AUTH_TOKEN=any claude
     """
@@ -59,6 +61,9 @@ def serve(config: str | None, host: str | None, port: int | None, check: bool) -
         gateway = msgspec.structs.replace(settings.gateway, **given)
         return Serving.load(msgspec.structs.replace(settings, gateway=gateway))
 
+    if example:
+        click.echo(settings_module.EXAMPLE.read_text("utf-8"), nl=False)
+        return
     if check:
         serving = load()
         keys = [u.provider for u in serving.upstreams.values() if u.key is not None]

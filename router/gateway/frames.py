@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
+from router.gateway import wire
+from router.interpreter import Events
 from router.types import Api
 from router.usage import Meter
 
@@ -15,8 +16,6 @@ _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _DATA = re.compile(rb"^data:[ ]?(.*?)\r?$", re.MULTILINE)
 _LAST = (b"message_stop", b"[DONE]", b"response.completed", b"response.incomplete", b"response.failed")
 _LAST_TYPES = ("message_stop", "response.completed", "response.incomplete", "response.failed")
-
-_decode = msgspec.json.Decoder().decode
 
 
 class Frames:
@@ -30,6 +29,7 @@ class Frames:
         self.meter = Meter(api)
         self.is_last = False
         self.error: Any = None
+        self._is_chat = api is Api.CHAT
         self._hides_usage = hides_usage
         self._rest = bytearray()
         self._scanned = 0
@@ -43,21 +43,29 @@ class Frames:
         for end in _END.finditer(rest, max(self._scanned - 3, 0)):
             frame = bytes(rest[start : end.end()])
             start = end.end()
-            if self._keep(frame):
-                kept.append(frame)
+            kept.append(self._passed(frame))
         del rest[:start]
         self._scanned = len(rest)
         return b"".join(kept)
+
+    @property
+    def reply_chars(self) -> int:
+        """Characters that the model wrote; only counted in Chat Completions, whose usage can be missing."""
+        return self.meter.n_chars if self._is_chat else 0
 
     def flush(self) -> bytes:
         """What is left of an unfinished frame when the stream has ended."""
         return bytes(self._rest)
 
+    def _passed(self, frame: bytes) -> bytes:
+        """What the caller sees of a frame."""
+        return frame if self._keep(frame) else b""
+
     def _keep(self, frame: bytes) -> bool:
         """Take in a frame; False if the caller is not to see it."""
         carries_usage = _USAGE.search(frame) is not None
         ends = any(mark in frame for mark in _LAST)
-        if not carries_usage and not ends and b'"error"' not in frame:
+        if not carries_usage and not ends and not self._is_chat and b'"error"' not in frame:
             return True
         data = b"\n".join(_DATA.findall(frame))
         if data == b"[DONE]":
@@ -74,9 +82,36 @@ class Frames:
         return not (self._hides_usage and event.get("usage") and event.get("choices") == [])
 
 
+class TranslatedFrames(Frames):
+    """A stream in the format that the model speaks, passed on in the one that was asked for."""
+
+    def __init__(self, spoken: Api, asked: Api, *, include_usage: bool) -> None:
+        super().__init__(spoken)
+        self._asked = asked
+        self._events = Events(spoken, include_usage=include_usage)
+
+    def flush(self) -> bytes:
+        """Nothing: an unfinished frame cannot be translated."""
+        return b""
+
+    def _passed(self, frame: bytes) -> bytes:
+        was_last = self.is_last
+        self._keep(frame)
+        event = _event(b"\n".join(_DATA.findall(frame)))
+        try:
+            events = [] if event is None else self._events.feed(event)
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError):
+            events = []  # an event of a shape that nobody announced says nothing that the caller's format knows
+        if not self.is_last or was_last:
+            return b"".join(map(self._frame, events))
+        done = b"data: [DONE]\n\n" if self._asked is Api.CHAT else b""
+        return b"".join(map(self._frame, events + self._events.end())) + done
+
+    def _frame(self, event: Mapping[str, Any]) -> bytes:
+        data = wire.encode(event)
+        return b"data: %b\n\n" % data if self._asked is Api.CHAT else wire.frame(event["type"], data)
+
+
 def _event(data: bytes) -> dict[str, Any] | None:
-    try:
-        event = _decode(data)
-    except (msgspec.DecodeError, RecursionError):
-        return None
+    event = wire.read_reply(data)
     return event if isinstance(event, dict) else None

@@ -9,6 +9,7 @@ applied is kept in the database in the same transaction as the records, so nothi
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import secrets
@@ -114,7 +115,10 @@ class Journal:
 
     def append(self, entry: Entry) -> None:
         """Keep a record; it survives the process from here on. A full disk is logged, never raised."""
-        line = _encode(entry) + b"\n"
+        try:
+            line = _encode(entry) + b"\n"
+        except UnicodeEncodeError:  # a lone surrogate in what a caller named
+            line = json.dumps(msgspec.to_builtins(entry), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         try:
             with self._lock:
                 self._segment.append(line)

@@ -11,24 +11,25 @@ import io
 import logging
 import secrets
 import time
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from router import dialect
+from router import conversation, dialect, interpreter
 from router import usage as usages
 from router.attempts import Attempts
 from router.engine import Router, unasked
-from router.errors import RequestError
+from router.errors import RequestError, TierwiseError
 from router.gateway import wire
-from router.gateway.frames import Frames
+from router.gateway.frames import Frames, TranslatedFrames
 from router.gateway.keys import Key
 from router.gateway.serving import Serving
 from router.gateway.store import Entry
 from router.gateway.wire import RawHeaders, Refusal
 from router.rules import Context
-from router.types import Api, Plan, Reason, Usage
+from router.types import Api, Plan, Reason, Ttl, Usage
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -40,6 +41,9 @@ _logger = logging.getLogger("tierwise")
 _PROCESS, _NUMBERS = secrets.token_hex(8), count()  # request ids: unique without asking the kernel each time
 _SKIPPED = ("User-Agent", "Accept", "Content-Type")  # headers that aiohttp would add of its own
 _WATCH_AFTER_S = 0.05  # most replies take longer; looking for a caller who leaves costs a task of its own
+_LINGER_S = 2.0
+_ANTHROPIC_VERSION = "2023-06-01"  # the only one: https://platform.claude.com/docs/en/api/versioning (2026-11-22)
+_PATHS = {Api.MESSAGES: "/v1/messages", Api.CHAT: "/chat/completions", Api.RESPONSES: "/responses"}
 _LARGE_BYTES = 1 << 20  # above it aiohttp wants a file rather than bytes
 
 # The status that each error event stands for: https://platform.claude.com/docs/en/api/errors (2026-11-22)
@@ -104,6 +108,7 @@ class Exchange:
         self._key: Key | None = None
         self._raw = b""
         self._asked_same = True
+        self._spoken = endpoint.api
         self._router: Router
         self._attempts: Attempts | None = None
         self._hides_usage = False
@@ -131,6 +136,9 @@ class Exchange:
             self._raw = await self._read_body()
             self._body_read = True
             self._plan()
+            if self._endpoint.counts_only and not self._speaks():
+                await self._estimate()
+                return
             await self._gateway.slots.acquire()
             try:
                 await self._relay()
@@ -142,6 +150,9 @@ class Exchange:
         except RequestError as exc:
             metrics.refused("invalid_request_error")
             await self._refuse(Refusal(400, "invalid_request_error", str(exc)))
+        except RecursionError:
+            metrics.refused("invalid_request_error")
+            await self._refuse(Refusal(400, "invalid_request_error", "the body is nested too deeply"))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None:
@@ -152,6 +163,7 @@ class Exchange:
                 await self._refuse(Refusal(503, "api_error", "the gateway is stopping", retry_after_s=1))
         except Exception as exc:
             _logger.error("a bug of the gateway's, request %s", self._request_id, exc_info=exc)
+            self._cut_off = "the gateway failed"
             await self._refuse(Refusal(500, "api_error", "a bug of the gateway's; its log says more"))
         finally:
             self._watching.cancel()
@@ -211,14 +223,13 @@ class Exchange:
         body = wire.decode(self._raw)
         asked = self._serving.asked(body, self._key)
         self._router = self._serving.router_for(self._api, self._key)
-        plan = self._router.plan(asked, self._api, self._context())
+        context = self._context()
+        plan = self._router.plan(asked, self._api, context, counts_only=self._endpoint.counts_only)
         self._asked_same = asked is body and "router" not in body
-        self._attempts = Attempts(self._router, plan, asked, self._limits.max_retries)
+        self._attempts = Attempts(self._router, plan, asked, self._limits.max_retries, context)
 
-    def _context(self) -> Context | None:
-        """What rules may ask beside the body: headers, but none that holds a secret, and the name of the key."""
-        if not self._serving.settings.rules:
-            return None
+    def _context(self) -> Context:
+        """What is known beside the body: headers, but none that holds a secret, and the name of the key."""
         return Context(wire.readable(self._scope["headers"]), "" if self._key is None else self._key.name)
 
     async def _relay(self) -> None:
@@ -246,21 +257,27 @@ class Exchange:
     async def _ask(self, plan: Plan) -> tuple[aiohttp.ClientResponse, bytes, Frames | None]:
         """The provider's reply with its whole body, or with a stream's first frames. Raises what `Attempts` reads."""
         upstream = self._serving.upstream_of(plan)
+        data: Any = self._payload(plan)
+        crosses = self._spoken is not self._api
         passes_through = self._limits.access == "pass-through"
-        headers = wire.headers_on(self._scope["headers"], keep_credentials=passes_through)
+        headers = wire.headers_on(self._scope["headers"], keep_credentials=passes_through, crosses=crosses)
         if not passes_through:
             headers += upstream.credentials()
+        if crosses and self._spoken is Api.MESSAGES:
+            headers.append(("anthropic-version", _ANTHROPIC_VERSION))
         headers.append(("accept-encoding", "identity"))
-        data: Any = self._payload(plan)
         if len(data) > _LARGE_BYTES:
             data = io.BytesIO(data)
-        url = upstream.endpoint(self._endpoint.path, self._scope["query_string"].decode("latin-1"))
+        if crosses:
+            url = upstream.endpoint(_PATHS[self._spoken], "")
+        else:
+            url = upstream.endpoint(self._endpoint.path, self._scope["query_string"].decode("latin-1"))
         try:
             response = self._response = await self._gateway.session.post(
                 url, data=data, headers=headers, skip_auto_headers=_SKIPPED, allow_redirects=False
             )
             if response.status == 200 and response.content_type == "text/event-stream":
-                frames = Frames(plan.api, hides_usage=self._hides_usage)
+                frames = self._frames(plan)
                 return response, await self._first_frames(response, frames), frames
             body = await response.read()
         except aiohttp.ConnectionTimeoutError as exc:
@@ -289,16 +306,19 @@ class Exchange:
         return passed
 
     def _payload(self, plan: Plan) -> bytes:
-        """What is sent: the caller's own bytes for a named model, else the planned body."""
-        if plan.decision.reason is Reason.EXPLICIT_MODEL:
+        """What is sent: the caller's own bytes for a named model that speaks their format, else the planned body."""
+        model = self._router.catalog.find(plan.decision.model)
+        self._spoken, self._changes, self._hides_usage = plan.api, (), False
+        if plan.decision.reason is Reason.EXPLICIT_MODEL and (model is None or dialect.speaks(plan.api, model)):
             return self._raw if self._asked_same else wire.encode(plan.body)
         body: Any = plan.body
         if self._endpoint.counts_only:
             body = {**unasked(wire.decode(self._raw)), "model": plan.decision.model}
-        body, self._changes = dialect.adapt(
-            body, plan.api, self._router.catalog.find(plan.decision.model), self._version()
-        )
-        if plan.api is Api.CHAT and body.get("stream"):
+        if model is not None:
+            head, tail = (plan.route.head, plan.route.tail) if plan.route else (Ttl.SHORT, _tail(body))
+            said = interpreter.interpret(body, plan.api, model, head=head, tail=tail, version=self._version())
+            body, self._spoken, self._changes = said.body, said.api, said.notes
+        if self._spoken is Api.CHAT and plan.api is Api.CHAT and body.get("stream"):
             options = body.get("stream_options")
             options = options if isinstance(options, dict) else {}
             if not options.get("include_usage"):  # only then does the stream say what it cost
@@ -306,15 +326,51 @@ class Exchange:
                 self._hides_usage = True
         return wire.encode(body)
 
+    def _frames(self, plan: Plan) -> Frames:
+        if self._spoken is self._api:
+            return Frames(self._api, hides_usage=self._hides_usage)
+        options = plan.body.get("stream_options")
+        asked = isinstance(options, dict) and bool(options.get("include_usage"))
+        return TranslatedFrames(self._spoken, self._api, include_usage=asked)
+
+    def _speaks(self) -> bool:
+        assert self._attempts is not None
+        model = self._router.catalog.find(self._attempts.plan.decision.model)
+        return model is None or dialect.speaks(self._api, model)
+
+    async def _estimate(self) -> None:
+        """How many tokens the body has, for a model whose provider counts none in the caller's format."""
+        assert self._attempts is not None
+        plan = self._attempts.plan
+        model = self._router.catalog.find(plan.decision.model)
+        assert model is not None
+        kind = {} if self._api is Api.MESSAGES else {"object": "response.input_tokens"}
+        body = wire.encode({**kind, "input_tokens": model.estimate_tokens(conversation.read(plan.body).n_chars)})
+        headers = [(b"content-type", b"application/json"), (b"x-tierwise-estimated", b"true"), *self._own_headers()]
+        await self._reply(200, headers, body)
+
     async def _pass_on(self, response: aiohttp.ClientResponse, body: bytes) -> None:
         """A whole reply. Its record is in the journal before the first byte leaves."""
         headers = wire.headers_back(response.raw_headers) + self._own_headers()
         if response.status == 200 and not self._endpoint.counts_only:
             reply = wire.read_reply(body)
-            cost = self._record(self._usage(reply))
+            usage = self._usage(reply)
+            cost = self._record(usage, reply_chars=0 if usage.reported else usages.n_chars(reply))
             if cost is not None:
                 headers.append((b"x-tierwise-cost-usd", cost.encode()))
+            if self._spoken is not self._api:
+                await self._interpreted(reply, headers)
+                return
         await self._reply(response.status, headers, body)
+
+    async def _interpreted(self, reply: Any, headers: RawHeaders) -> None:
+        """A whole reply in the caller's format. What is none is the provider's fault, and is billed all the same."""
+        try:
+            body = wire.encode(interpreter.reply(reply, self._spoken, self._api))
+        except (TierwiseError, KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as exc:
+            why = str(exc) if isinstance(exc, TierwiseError) else f"its reply cannot be read ({type(exc).__name__})"
+            raise Refusal(502, "api_error", f"no answer from the provider: {why}") from exc
+        await self._reply(200, headers, body)
 
     async def _stream(self, response: aiohttp.ClientResponse, frames: Frames, passed: bytes) -> None:
         """A stream, frame by frame. Its record is in the journal before the last frame leaves."""
@@ -328,7 +384,7 @@ class Exchange:
             async with asyncio.timeout(idle_s) as deadline:
                 while True:
                     if frames.is_last and not self._recorded:
-                        self._record(self._usage_of(frames))
+                        self._record(self._usage_of(frames), reply_chars=frames.reply_chars)
                     if passed:
                         await self._send({"type": "http.response.body", "body": passed, "more_body": True})
                     chunk = await response.content.readany()
@@ -351,14 +407,18 @@ class Exchange:
         if not self._recorded:
             complete = frames.is_last or (broken is None and frames.error is None)
             notes = () if complete else ("the stream ended early: usage is what had been reported",)
-            self._record(self._usage_of(frames), notes)
+            self._record(self._usage_of(frames), notes, frames.reply_chars)
         await self._send({"type": "http.response.body", "body": last, "more_body": False})
         self._count(200)
 
     async def _give_up(self, error: UpstreamError | APIConnectionError) -> None:
         """The provider's own error, byte for byte; one of ours only where it sent none."""
         if isinstance(error, UpstreamError):
-            await self._reply(error.status_code, error.raw_headers + self._own_headers(), error.body)
+            body = error.body
+            if self._spoken is not self._api:
+                said = wire.read_reply(body)
+                body = wire.encode(interpreter.error(said, error.status_code, self._api, self._request_id))
+            await self._reply(error.status_code, error.raw_headers + self._own_headers(), body)
             return
         late = isinstance(error, APITimeoutError)
         status, kind = (504, "timeout_error") if late else (502, "api_error")
@@ -376,7 +436,14 @@ class Exchange:
         headers.append((b"content-length", str(len(body)).encode()))
         self._begun = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
+        lingers = not self._body_read and status != 408
+        await self._send({"type": "http.response.body", "body": body, "more_body": lingers})
+        if lingers:  # a connection that is closed with bytes unread is reset, and with it the reply
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LINGER_S):
+                    while (await self._receive()).get("more_body", False):
+                        pass
+            await self._send({"type": "http.response.body", "body": b""})
         self._count(status)
 
     def _own_headers(self) -> RawHeaders:
@@ -400,7 +467,7 @@ class Exchange:
         if not isinstance(reply, dict) or not isinstance(reply.get("usage"), dict):
             return usages.UNREPORTED
         try:
-            return usages.read(reply, self._attempts.plan.api)  # type: ignore[union-attr]
+            return usages.read(reply, self._spoken)
         except (TypeError, ValueError):  # counts that are no numbers
             return usages.UNREPORTED
 
@@ -410,7 +477,7 @@ class Exchange:
         except (TypeError, ValueError):
             return usages.UNREPORTED
 
-    def _record(self, usage: Usage, notes: tuple[str, ...] = ()) -> str | None:
+    def _record(self, usage: Usage, notes: tuple[str, ...] = (), reply_chars: int = 0) -> str | None:
         """Account for the reply and keep the record; the cost in USD as text, None where it is unknown."""
         self._recorded = True
         if self._endpoint.counts_only or self._attempts is None:
@@ -422,6 +489,7 @@ class Exchange:
                 self._attempts.plan,
                 usage,
                 (*self._attempts.notes, *self._changes, *notes, f"request {self._request_id}", *whose),
+                reply_chars=reply_chars,
             )
             self._gateway.keep(Entry(self._request_id, record, None if key is None else key.id))
         except Exception as exc:  # the provider has answered and will bill: the reply must reach the caller
@@ -451,3 +519,8 @@ class Exchange:
     def _label(self, model: str) -> str:
         """A model as a metric's label and in logs: callers can name anything, labels must stay few."""
         return model if self._router.catalog.find(model) is not None else "other"
+
+
+def _tail(body: Any) -> Ttl:
+    """How long a caller who named a model wants the conversation cached."""
+    return Ttl.SHORT if body.get("cache_control") else Ttl.NONE

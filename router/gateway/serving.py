@@ -17,7 +17,7 @@ from yarl import URL
 
 from router.catalog import DEFAULT_FLEETS, SDK
 from router.engine import AUTO, Router
-from router.errors import CatalogError, SettingsError
+from router.errors import CatalogError, SettingsError, TierwiseError
 from router.gateway.keys import Key
 from router.gateway.wire import Refusal
 from router.settings import GatewaySettings, Settings, UpstreamSettings
@@ -74,38 +74,33 @@ class Serving:
 
     @classmethod
     def load(cls, settings: Settings, environ: Mapping[str, str] | None = None) -> Serving:
-        """Everything checked. Raises SettingsError, ArtifactError, CatalogError or RequestError."""
-        gateway = settings.gateway
-        if gateway.access == "open" and gateway.host not in _LOOPBACK:
-            raise SettingsError(
-                f'gateway.host is {gateway.host!r} and gateway.access is "open": anybody who reaches it could '
-                'spend your money; set access = "keys" (and make one: tierwise keys create NAME) or "pass-through", '
-                'or host = "127.0.0.1"'
-            )
-        router = Router.load(config=msgspec.structs.replace(settings, ledger=None))
-        serving = cls(settings, router, os.environ if environ is None else environ)
-        for pattern, target in gateway.models.items():
-            serving.check_target(pattern, target)
-        return serving
+        """Everything checked. Raises the error that was found, SettingsError with all of them for several."""
+        environ = os.environ if environ is None else environ
+        problems = [
+            problem for problem in (_unguarded(settings.gateway), *_unreachable(settings.gateway, environ)) if problem
+        ]
+        try:
+            state = settings.state or settings.gateway.redis_url  # replicas that share limits share conversations
+            router = Router.load(config=msgspec.structs.replace(settings, ledger=None, state=state))
+        except TierwiseError as exc:
+            if not problems:
+                raise
+            raise SettingsError("\n".join([*problems, str(exc)])) from exc
+        problems += _unusable(settings.gateway.models, router)
+        if problems:
+            raise SettingsError("\n".join(problems))
+        return cls(settings, router, environ)
 
     def take_over(self, before: Serving) -> None:
-        """Go on where another one stood: fleets that are still the same keep what they know of conversations."""
-        if self.settings.state != before.settings.state:
+        """Go on where another one stood: fleets that are still the same keep what they know of conversations.
+
+        Not if that is now kept elsewhere.
+        """
+        if (self.settings.state, self.gateway.redis_url) != (before.settings.state, before.gateway.redis_url):
             return
         for name, router in before._routers.items():
             if name in self.router.catalog.fleets and self._fleet(name).fleet == router.fleet:
                 self._fleet(name).take_over(router)
-
-    def check_target(self, pattern: str, target: str) -> None:
-        """Raises SettingsError for a mapping that no request could use."""
-        point = target.partition(":")[2] if target.startswith(f"{AUTO}:") else None
-        points = self.router.manifest.operating_points
-        if point is not None and point not in points:
-            raise SettingsError(f"gateway.models.{pattern!r} is {target!r}; operating points: {', '.join(points)}")
-        if target not in _TIERS and point is None and target != AUTO and self.router.catalog.find(target) is None:
-            raise SettingsError(
-                f"gateway.models.{pattern!r} is {target!r}, expected {AUTO!r}, a tier or a model of the catalog"
-            )
 
     def router_for(self, api: Api, key: Key | None) -> Router:
         """The router of the key's fleet, else of the chosen one, else of the default fleet for that API's provider."""
@@ -134,8 +129,8 @@ class Serving:
         model = self.router.catalog.find(plan.decision.model)
         default = "anthropic" if plan.api is Api.MESSAGES else "openai"
         provider = default if model is None else model.provider
-        if SDK[provider] != SDK[default]:
-            message = f"{plan.decision.model} is {provider}'s and cannot be reached through {plan.api.value}"
+        if SDK[provider] != SDK[default] and self.gateway.access == "pass-through":
+            message = f"{plan.decision.model} is {provider}'s, and the key that is passed through is {default}'s"
             raise Refusal(400, "invalid_request_error", message)
         if model is not None and model.base_url is not None:
             key = self._environ.get(model.api_key_env or "")
@@ -165,6 +160,37 @@ class Serving:
             except CatalogError as exc:
                 raise Refusal(503, "api_error", f"this key's fleet: {exc}", final=True) from exc
         return self._routers[name]
+
+
+def _unguarded(gateway: GatewaySettings) -> str | None:
+    """What is wrong with who may come in."""
+    if gateway.access != "open" or gateway.host in _LOOPBACK:
+        return None
+    return (
+        f'gateway.host is {gateway.host!r} and gateway.access is "open": anybody who reaches it could '
+        'spend your money; set access = "keys" (and make one: tierwise keys create NAME) or "pass-through", '
+        'or host = "127.0.0.1"'
+    )
+
+
+def _unreachable(gateway: GatewaySettings, environ: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with each provider's address and key."""
+    for name in _DEFAULTS:
+        try:
+            _upstream(name, gateway, environ)
+        except SettingsError as exc:
+            yield str(exc)
+
+
+def _unusable(models: Mapping[str, str], router: Router) -> Iterator[str]:
+    """Mappings that no request could use."""
+    points = router.manifest.operating_points
+    for pattern, target in models.items():
+        point = target.partition(":")[2] if target.startswith(f"{AUTO}:") else None
+        if point is not None and point not in points:
+            yield f"gateway.models.{pattern!r} is {target!r}; operating points: {', '.join(points)}"
+        elif target not in _TIERS and point is None and target != AUTO and router.catalog.find(target) is None:
+            yield f"gateway.models.{pattern!r} is {target!r}, expected {AUTO!r}, a tier or a model of the catalog"
 
 
 def _upstream(name: str, gateway: GatewaySettings, environ: Mapping[str, str]) -> Upstream:

@@ -20,6 +20,8 @@ _NOT_SENT_ON = _HOP_BY_HOP | frozenset(b"host content-length accept-encoding exp
 _NOT_SENT_BACK = _HOP_BY_HOP | frozenset(b"content-length content-encoding date server".split())
 _CREDENTIALS = frozenset(b"authorization x-api-key api-key x-goog-api-key cookie".split())
 
+_SDK_HEADERS = (b"anthropic-", b"openai-", b"x-stainless-", b"x-claude-")
+
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -60,17 +62,29 @@ def encode(body: Mapping[str, Any]) -> bytes:
 
 
 def read_reply(raw: bytes) -> Any:
-    """A provider's reply for reading its usage and error; None when it is not JSON."""
+    """A provider's reply or event for reading its usage and error; None when it is not JSON."""
     try:
         return _decode(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return None
+        try:
+            return json.loads(raw)  # which takes lone surrogates
+        except (ValueError, RecursionError):
+            return None
 
 
-def headers_on(headers: Iterable[tuple[bytes, bytes]], *, keep_credentials: bool) -> list[tuple[str, str]]:
-    """A request's headers as they are sent on: all but those of this hop, and credentials unless they are to pass."""
+def headers_on(
+    headers: Iterable[tuple[bytes, bytes]], *, keep_credentials: bool, crosses: bool = False
+) -> list[tuple[str, str]]:
+    """A request's headers as they are sent on: all but those of this hop, and credentials unless they are to pass.
+
+    `crosses`: to another provider than the caller's SDK is for, which is not sent that SDK's own headers.
+    """
     left_out = _NOT_SENT_ON if keep_credentials else _NOT_SENT_ON | _CREDENTIALS
-    return [(name.decode("latin-1"), _text(value)) for name, value in headers if name not in left_out]
+    return [
+        (name.decode("latin-1"), _text(value))
+        for name, value in headers
+        if name not in left_out and not (crosses and name.startswith(_SDK_HEADERS))
+    ]
 
 
 def readable(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -87,8 +101,8 @@ def error_body(api: Api | None, refusal: Refusal, request_id: str) -> bytes:
     """The refusal as the caller's SDK reads errors."""
     if api is Api.MESSAGES:
         error = {"type": refusal.kind, "message": refusal.message}
-        return _encode({"type": "error", "error": error, "request_id": request_id})
-    return _encode({"error": {"message": refusal.message, "type": refusal.kind, "param": None, "code": refusal.kind}})
+        return encode({"type": "error", "error": error, "request_id": request_id})
+    return encode({"error": {"message": refusal.message, "type": refusal.kind, "param": None, "code": refusal.kind}})
 
 
 def error_frame(api: Api, refusal: Refusal, request_id: str) -> bytes:
@@ -96,8 +110,13 @@ def error_frame(api: Api, refusal: Refusal, request_id: str) -> bytes:
     body = error_body(api, refusal, request_id)
     if api is Api.RESPONSES:
         event = {"type": "error", "code": refusal.kind, "message": refusal.message, "param": None}
-        return b"event: error\ndata: %b\n\n" % _encode(event)
-    return b"event: error\ndata: %b\n\n" % body if api is Api.MESSAGES else b"data: %b\n\n" % body
+        return frame("error", encode(event))
+    return frame("error", body) if api is Api.MESSAGES else b"data: %b\n\n" % body
+
+
+def frame(event: str, data: bytes) -> bytes:
+    """A server-sent event with a name, as Messages and Responses send them."""
+    return b"event: %b\ndata: %b\n\n" % (event.encode(), data)
 
 
 def refusal_headers(api: Api | None, refusal: Refusal, request_id: str) -> RawHeaders:

@@ -42,7 +42,7 @@ def messages(account: Account, body: dict[str, Any], call: Call) -> Answer:
         "content": content,
         "stop_reason": stop[0],
         "stop_sequence": stop[1],
-        "usage": _usage(use, output, n_thought, call),
+        "usage": _usage(use, output, n_thought, call) if reply.has_usage else None,
     }
     frames = [_frame(event) for event in _events(message)] if body.get("stream") else None
     return Answer(message, lambda: account.begin(priced, use, output, call), frames)
@@ -133,7 +133,7 @@ def _events(message: dict[str, Any]) -> list[dict[str, Any]]:
     """The stream of a message: start, its blocks with a ping after the first begins, delta, stop."""
     usage = message["usage"]
     start = {**message, "content": [], "stop_reason": None, "stop_sequence": None}
-    start["usage"] = {**usage, "output_tokens": 1, "output_tokens_details": None}
+    start["usage"] = usage and {**usage, "output_tokens": 1, "output_tokens_details": None}
     events: list[dict[str, Any]] = [{"type": "message_start", "message": start}]
     for index, block in enumerate(message["content"]):
         empty, deltas = _deltas(block)
@@ -142,8 +142,8 @@ def _events(message: dict[str, Any]) -> list[dict[str, Any]]:
             events.append({"type": "ping"})
         events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
         events.append({"type": "content_block_stop", "index": index})
-    cumulative = {n: usage[n] for n in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")}
-    cumulative |= {n: usage[n] for n in ("output_tokens", "output_tokens_details")}
+    names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+    cumulative = usage and {n: usage[n] for n in (*names, "output_tokens", "output_tokens_details")}
     stop = {"stop_reason": message["stop_reason"], "stop_sequence": message["stop_sequence"]}
     return [*events, {"type": "message_delta", "delta": stop, "usage": cumulative}, {"type": "message_stop"}]
 
@@ -165,13 +165,12 @@ def _capabilities(model: Claude, vision: bool) -> dict[str, Any]:
     def supported(is_supported: bool) -> dict[str, bool]:
         return {"supported": is_supported}
 
-    takes_effort = model.generation >= (4, 6) or model.name == "opus 4.5"
     return {
         "batch": supported(True),
         "citations": supported(True),
         "code_execution": supported(False),
         "context_management": supported(False),
-        "effort": {**supported(takes_effort), **{effort: supported(takes_effort) for effort in EFFORTS}},
+        "effort": {**supported(bool(model.efforts)), **{e: supported(e in model.efforts) for e in EFFORTS}},
         "image_input": supported(vision),
         "pdf_input": supported(False),
         "server_tools": {**supported(False), "code_execution": supported(False), "web_search": supported(False)},

@@ -74,6 +74,17 @@ class Claude:
         return self.name in ("fable 5.1", "fable 5.2", "opus 5.5", "sonnet 5.5", "haiku 5.5")
 
     @property
+    def efforts(self) -> tuple[str, ...]:
+        """What output_config.effort may be; empty where the model has no such setting."""
+        if self.generation < (4, 6):
+            return ("low", "medium", "high") if self.name == "opus 4.5" else ()
+        return ("low", "medium", "high", *(("xhigh",) if self.generation >= (4, 7) else ()), "max")
+
+    @property
+    def max_output_tokens(self) -> int:
+        return 64_000 if self.generation < (4, 6) else 128_000
+
+    @property
     def takes_prefill(self) -> bool:
         return self.generation < (4, 6)
 
@@ -94,6 +105,7 @@ class Gpt:
     version: tuple[int, int]
     size: str = ""
     is_o_series: bool = False
+    is_4o: bool = False
     cache_min_tokens: int = 2048
 
     @property
@@ -117,6 +129,30 @@ class Gpt:
         return not (is_astra or self.version >= (6, 2) or (self.version, self.size) == ((6, 1), "sol"))
 
     @property
+    def efforts(self) -> tuple[str, ...] | None:
+        """What the reasoning effort may be: nothing on models that do not reason; None where that is not documented."""
+        if self.is_o_series:
+            return ("low", "medium", "high")
+        if self.version < (5, 0):
+            return () if self.version > (0, 0) else None
+        if self.version < (5, 4):
+            return None
+        highest = ("high", "xhigh", "max") if self.version >= (6, 0) else ("high", "xhigh")
+        return (*(("none",) if self.takes_effort_none else ()), "low", "medium", *highest)
+
+    @property
+    def max_output_tokens(self) -> int | None:
+        """None where that is not documented."""
+        if self.version >= (5, 0):
+            return 128_000
+        return 16_384 if self.is_4o else None
+
+    @property
+    def calls_tools_in_chat_without_effort_only(self) -> bool:
+        """Whether Chat Completions takes function tools with effort `none` alone."""
+        return self.version >= (5, 6)
+
+    @property
     def retains_a_day_only(self) -> bool:
         """Whether prompt_cache_retention, if given, must be 24h."""
         return self.version >= (5, 5)
@@ -135,7 +171,8 @@ def gpt(model_id: str) -> Gpt:
     """The rules of a model behind OpenAI's wire format; one that is unknown takes everything and caches on its own."""
     if match := _GPT.match(model_id):
         version = (int(match[1]), int(match[2] or 0))
-        return Gpt(version, match[3] or "", cache_min_tokens=1024 if version >= (5, 6) else 2048)
+        is_4o = model_id.startswith("gpt-4o")
+        return Gpt(version, match[3] or "", is_4o=is_4o, cache_min_tokens=1024 if version >= (5, 6) else 2048)
     if match := _GEMINI.match(model_id):
         return Gpt((0, 0), cache_min_tokens=2048 if int(match[1]) < 3 else 4096)
     return Gpt((0, 0), is_o_series=re.match(r"o\d", model_id) is not None)

@@ -36,6 +36,7 @@ def check(body: Body, field: str, model_id: str, model: Gpt) -> None:
     if body.get("max_tokens") is not None and model.needs_completion_tokens:
         raise _unsupported("max_tokens", " Use 'max_completion_tokens' instead.")
     _check_effort(body, field, model_id, model)
+    _check_output(body, field, model)
     retention = body.get("prompt_cache_retention")
     if retention not in (None, "24h") and model.retains_a_day_only:
         raise _unsupported_value("prompt_cache_retention", retention, model_id)
@@ -62,11 +63,29 @@ def check_length(tokens: int, context_tokens: int, field: str) -> None:
 def _check_effort(body: Body, field: str, model_id: str, model: Gpt) -> None:
     name = "reasoning_effort" if field == "messages" else "reasoning.effort"
     effort = body.get("reasoning_effort") if field == "messages" else (body.get("reasoning") or {}).get("effort")
-    if effort == "none" and not model.takes_effort_none:
-        raise _unsupported_value(name, effort, model_id)
+    if effort is not None and model.efforts is not None and effort not in model.efforts:
+        raise _unsupported_value(name, effort, model_id) if model.efforts else _unsupported(name)
+    if field == "messages" and body.get("tools") and model.calls_tools_in_chat_without_effort_only and effort != "none":
+        raise Rejected(
+            f"Function tools with reasoning_effort are not supported for {model_id} in /v1/chat/completions. "
+            "Please use /v1/responses or set reasoning_effort to 'none'.",
+            param="reasoning_effort",
+        )
     given = [parameter for parameter in SAMPLING if body.get(parameter) is not None]
     if given and model.samples_without_effort_only and effort != "none":
         raise _unsupported(given[0])
+
+
+def _check_output(body: Body, field: str, model: Gpt) -> None:
+    names = ("max_completion_tokens", "max_tokens") if field == "messages" else ("max_output_tokens",)
+    for name in names:
+        if model.max_output_tokens is not None and (body.get(name) or 0) > model.max_output_tokens:
+            raise Rejected(
+                f"{name} is too large: {body[name]}. This model supports at most {model.max_output_tokens} completion "
+                f"tokens, whereas you provided {body[name]}.",
+                param=name,
+                code="invalid_value",
+            )
 
 
 def _check_cache_options(body: Body, field: str, model_id: str, model: Gpt) -> None:

@@ -126,7 +126,10 @@ class _Handler(BaseHTTPRequestHandler):
             raise Rejected("simulated failure", failure.status, failure.kind, failure=failure)
         if path in _CREATIONS:
             return self._json(_CREATIONS[path](upstream, body, self._call))
-        answer = _REPLIES[path](upstream, body, self._call)
+        try:
+            answer = _REPLIES[path](upstream, body, self._call)
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as exc:
+            raise Rejected("The request body has a shape that this API does not know") from exc
         if failure and failure.delay_s:
             time.sleep(failure.delay_s)
             if self._is_client_gone():
@@ -220,7 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
     def _chunk(self, frame: str) -> None:
-        data = frame.encode()
+        data = frame.encode(errors="replace")
         self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
         self.wfile.flush()
 

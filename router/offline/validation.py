@@ -27,9 +27,18 @@ def check(body: Body, model: Claude, call: Call) -> None:
     """Raises Rejected for what the Messages API answers with 400."""
     if type(body.get("max_tokens")) is not int or body["max_tokens"] < 0:
         raise Rejected("max_tokens: Field required")
+    if body["max_tokens"] > model.max_output_tokens:
+        raise Rejected(
+            f"max_tokens: {body['max_tokens']} > {model.max_output_tokens}, which is the maximum allowed number of "
+            f"output tokens for {body.get('model')}"
+        )
     check_prompt(body, model)
     _check_sampling(body, model, call)
     _check_thinking(body, model)
+    effort = (body.get("output_config") or {}).get("effort")
+    if effort is not None and effort not in model.efforts:
+        what = f"effort '{effort}'" if model.efforts else "the effort parameter"
+        raise Rejected(f"output_config.effort: This model does not support {what}.")
     choice = (body.get("tool_choice") or {}).get("type")
     if choice in ("any", "tool") and not model.takes_forced_tools:
         raise Rejected(f"tool_choice.type: '{choice}' is not supported for this model. Use 'auto' or 'none'.")
@@ -173,6 +182,11 @@ def _check_sampling(body: Body, model: Claude, call: Call) -> None:
     for name in given:
         if not model.takes_sampling and body[name] not in (None, SAMPLING_DEFAULTS[name]):
             raise Rejected(f"`{name}` is deprecated for this model.")
+    if (body.get("thinking") or {}).get("type") in ("enabled", "adaptive"):
+        if body.get("temperature") not in (None, 1):
+            raise Rejected("`temperature` may only be set to 1 when thinking is enabled.")
+        if body.get("top_k") is not None:
+            raise Rejected("`top_k` must be unset when thinking is enabled.")
     if not model.takes_temperature_with_top_p and {"temperature", "top_p"} <= set(given):
         raise Rejected("`temperature` and `top_p` cannot both be specified for this model. Please use only one.")
 

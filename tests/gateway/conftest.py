@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx2
 import msgspec
+import openai
 import pytest
 
 from router.gateway.app import Gateway
@@ -83,7 +85,9 @@ def serve(tmp_path: Path, stopping: list[threading.Thread]) -> Iterator[Serve]:
     started: list[tuple[Server, threading.Thread]] = []
 
     def start(upstream: str, environ: Mapping[str, str] = KEYS, general: Any = None, **settings: Any) -> Running:
-        upstreams = {"anthropic": UpstreamSettings(url=upstream), "openai": UpstreamSettings(url=f"{upstream}/v1")}
+        openai = UpstreamSettings(url=f"{upstream}/v1")
+        gemini = UpstreamSettings(url=f"{upstream}/v1", key_env="OPENAI_API_KEY")
+        upstreams = {"anthropic": UpstreamSettings(url=upstream), "openai": openai, "gemini": gemini}
         state = tmp_path / f"state{len(started)}"
         chosen = GatewaySettings(port=0, state_dir=str(state), upstreams=upstreams, **settings)
         gateway = Gateway(lambda: Serving.load(Settings(gateway=chosen, **(general or {})), environ))
@@ -107,6 +111,18 @@ def serve(tmp_path: Path, stopping: list[threading.Thread]) -> Iterator[Serve]:
 def gateway(serve: Serve, upstream: Upstream) -> Running:
     """With its defaults, before the embedded upstream."""
     return serve(upstream.url)
+
+
+@pytest.fixture
+def claude(gateway: Running) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=gateway.url, api_key="any", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+def gpt(gateway: Running) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="any", max_retries=0) as client:
+        yield client
 
 
 @dataclass

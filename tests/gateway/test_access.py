@@ -18,7 +18,7 @@ from router.errors import SettingsError
 from router.gateway.keys import KeyFile
 from router.gateway.serving import Serving
 from router.offline import Failure, Reply, Upstream
-from router.settings import GatewaySettings, Settings
+from router.settings import GatewaySettings, Settings, UpstreamSettings
 from tests.gateway.conftest import HELLO, Exact, Running, Serve, process, wait_for, whole
 from tests.gateway.test_fidelity import NAMED, REPLY
 
@@ -119,6 +119,19 @@ def test_without_keys_it_binds_to_loopback_only(host: str) -> None:
     with pytest.raises(SettingsError, match="anybody who reaches it could spend your money"):
         Serving.load(Settings(gateway=GatewaySettings(host=host)), {})
     assert Serving.load(Settings(gateway=GatewaySettings(host=host, access="keys")), {}).gateway.host == host
+
+
+def test_every_mistake_is_named_at_once() -> None:
+    wrong = GatewaySettings(host="::", models={"a": "autoo"}, upstreams={"openai": UpstreamSettings(url="ftp://x")})
+    with pytest.raises(SettingsError) as refused:
+        Serving.load(Settings(gateway=wrong), {})
+    assert [line.split()[0] for line in str(refused.value).splitlines()] == [
+        "gateway.host",
+        "gateway.upstreams.openai.url",
+        "gateway.models.'a'",
+    ]
+    with pytest.raises(SettingsError, match=r"gateway\.host(.|\n)*unknown fleet 'clade'"):
+        Serving.load(Settings(fleet="clade", gateway=wrong), {})
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])

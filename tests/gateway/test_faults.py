@@ -104,6 +104,18 @@ def test_a_refused_connection(serve: Serve, path: str) -> None:
     assert (reply.json().get("type") == "error") is (path == "/v1/messages")
 
 
+def test_a_refused_connection_goes_up_to_another_address(serve: Serve, upstream: Upstream) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    own = {"llama": {"base_url": f"http://127.0.0.1:{port}/v1", "context_tokens": 9000}}
+    fleet = {"simple": "llama", "moderate": "gpt-4o-mini", "complex": "gpt-4o"}
+    gateway = serve(upstream.url, general={"models": own, "fleets": {"mine": fleet}, "fleet": "mine"}, max_retries=1)
+    reply = gateway.post("/v1/chat/completions", HELLO)
+    assert (reply.status_code, reply.headers["x-tierwise-model"]) == (200, "gpt-4o-mini")
+    (row,) = gateway.records(1)
+    assert json.loads(row["notes"])[:3] == ["llama failed 2 times: no connection", *["llama: no connection"] * 2]
+
+
 def test_headers_that_do_not_come(serve: Serve) -> None:
     with Exact([5.0]) as upstream:
         gateway = serve(upstream.url, first_byte_timeout_s=0.2, max_retries=0)

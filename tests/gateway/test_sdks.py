@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -25,18 +24,6 @@ GPT_TOOL: Any = {
 }
 ASK: Any = [{"role": "user", "content": "What is the weather in Oslo?"}]
 CALLS = Reply(tool_calls=(ToolCall("weather", {"city": "Oslo"}),))
-
-
-@pytest.fixture
-def claude(gateway: Running) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=gateway.url, api_key="any", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-def gpt(gateway: Running) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="any", max_retries=0) as client:
-        yield client
 
 
 def test_messages(claude: anthropic.Anthropic, gateway: Running, upstream: Upstream) -> None:
@@ -210,3 +197,19 @@ def test_a_session_as_claude_code_holds_it(serve: Serve, upstream: Upstream) -> 
     assert len(rows) == 3  # a count is no reply
     assert sum(row["cost_picousd"] for row in rows) == sum(int(bill.usd * 10**12) for bill in upstream.bills)
     assert rows[1]["cache_read_tokens"] + rows[2]["cache_read_tokens"] > 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_chat_completion_without_usage_is_estimated(
+    gpt: openai.OpenAI, gateway: Running, upstream: Upstream, stream: bool
+) -> None:
+    upstream.scripts.append(Reply("It rains in Oslo. " * 50, has_usage=False))
+    reply: Any = gpt.chat.completions.create(model="auto", messages=ASK, stream=stream)
+    if stream:
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in reply).startswith("It rains")
+    (row,) = gateway.records(1)
+    (bill,) = upstream.bills
+    assert "usage estimated: the reply reported none" in json.loads(row["notes"])
+    assert not row["usage_reported"]
+    assert row["output_tokens"] == pytest.approx(bill.output, rel=0.3)
+    assert row["cost_picousd"] / 1e12 == pytest.approx(float(bill.usd), rel=0.3)

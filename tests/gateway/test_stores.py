@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from itertools import count
 from pathlib import Path
@@ -19,12 +21,14 @@ from router import rollout
 from router.gateway.keys import KeyFile
 from router.offline import Upstream
 from router.rollout import Pointer
+from router.state import KEEP_S, RedisState
 from tests.conftest import artifact_that_says
 from tests.gateway.conftest import HELLO, KEYS, Running, Serve, wait_for
 
 psycopg = pytest.importorskip("psycopg")
-pytest.importorskip("redis")
+redis = pytest.importorskip("redis")
 
+BIN = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path(shutil.which("initdb") or "none").parent)
 AS_SERVER = ("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups") if os.getuid() == 0 else ()
 
 
@@ -42,14 +46,14 @@ class Postgres:
         self.url = f"postgresql://postgres:pg-canary@127.0.0.1:{self.port}/postgres"
         if AS_SERVER:
             shutil.chown(folder, "postgres")
-        self._run("initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", "--no-sync")
+        self._run(str(BIN / "initdb"), "-D", str(self.data), "-U", "postgres", "--auth=trust", "--no-sync")
 
     def start(self) -> None:
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-        self._run("pg_ctl", "-D", str(self.data), "-w", "-l", str(self.data / "log"), "-o", options, "start")
+        self._run(str(BIN / "pg_ctl"), "-D", str(self.data), "-w", "-l", str(self.data / "log"), "-o", options, "start")
 
     def stop(self) -> None:
-        self._run("pg_ctl", "-D", str(self.data), "-m", "immediate", "stop")
+        self._run(str(BIN / "pg_ctl"), "-D", str(self.data), "-m", "immediate", "stop")
 
     def rows(self, query: str) -> list[tuple[object, ...]]:
         with psycopg.connect(self.url) as db:
@@ -61,7 +65,7 @@ class Postgres:
 
 @pytest.fixture
 def postgres() -> Iterator[Postgres]:
-    if shutil.which("initdb") is None or (AS_SERVER and shutil.which("setpriv") is None):
+    if not (BIN / "initdb").exists() or (AS_SERVER and shutil.which("setpriv") is None):
         pytest.skip("no PostgreSQL server is installed")
     folder = Path(subprocess.check_output(["mktemp", "-d"], text=True).strip())  # not below pytest's: root's alone
     server = Postgres(folder)
@@ -69,13 +73,16 @@ def postgres() -> Iterator[Postgres]:
     try:
         yield server
     finally:
-        subprocess.run([*AS_SERVER, "pg_ctl", "-D", str(server.data), "-m", "immediate", "stop"], check=False, cwd="/")
+        command = [*AS_SERVER, str(BIN / "pg_ctl"), "-D", str(server.data), "-m", "immediate", "stop"]
+        subprocess.run(command, check=False, cwd="/")
         shutil.rmtree(folder)
 
 
 @contextmanager
-def redis_server(port: int) -> Iterator[None]:
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]
+def redis_server(port: int, *options: str) -> Iterator[None]:
+    if shutil.which("redis-server") is None:
+        pytest.skip("no Redis server is installed")
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no", *options]
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         wait_for(lambda: _listens(port))
@@ -177,8 +184,6 @@ def test_replicas_share_feedback_and_both_let_a_worse_canary_go(
 
 
 def test_replicas_share_rates_in_redis_and_count_alone_without_it(serve: Serve, upstream: Upstream) -> None:
-    if shutil.which("redis-server") is None:
-        pytest.skip("no Redis server is installed")
     port = free_port()
     with redis_server(port):
         gateways = [serve(upstream.url, KEYS, access="keys", redis_url=f"redis://127.0.0.1:{port}") for _ in "12"]
@@ -194,3 +199,87 @@ def test_replicas_share_rates_in_redis_and_count_alone_without_it(serve: Serve, 
     assert [ask(0) for _ in range(5)] == [200] * 4 + [429]
     found = httpx2.get(f"{gateways[0].url}/readyz").json()
     assert (found["status"], found["redis"].startswith("away: ")) == ("degraded", True)
+
+
+class RoundRobin:
+    """A proxy that sends each connection to the next of some servers."""
+
+    def __init__(self, urls: list[str]) -> None:
+        self._ports = itertools.cycle([int(url.rpartition(":")[2]) for url in urls])
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _run(self) -> None:
+        with suppress(OSError):
+            while True:
+                caller, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", next(self._ports)))
+                for one, other in ((caller, server), (server, caller)):
+                    threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError), source:
+            while chunk := source.recv(65536):
+                sink.sendall(chunk)
+            sink.shutdown(socket.SHUT_WR)
+
+
+SYSTEM = "You answer with care and cite the manual of the lighthouse where it helps. " * 600
+
+
+def converse(gateways: list[Running], title: str) -> list[str]:
+    """An easy question that is asked of the middle tier, then easy ones that are not: the models that answered."""
+    proxy = RoundRobin([gateway.url for gateway in gateways])
+    messages: list[dict[str, str]] = []
+    models = []
+    for ask in ("What is 2 + 2?", "And the capital of France?", "Say hello in Spanish.", "And in French?"):
+        messages.append({"role": "user", "content": ask})
+        body = {"model": "auto", "max_tokens": 50, "system": [{"type": "text", "text": title + SYSTEM}]}
+        body |= {"messages": messages, "router": {} if models else {"min_tier": "moderate"}}
+        reply = httpx2.post(f"{proxy.url}/v1/messages", json=body, timeout=20)
+        messages.append({"role": "assistant", "content": reply.json()["content"][0]["text"]})
+        models.append(reply.headers["x-tierwise-model"])
+    proxy.close()
+    return models
+
+
+def test_replicas_behind_a_proxy_share_conversations_and_what_is_cached(serve: Serve, upstream: Upstream) -> None:
+    """Held on one model, whose cache every turn after the first reads; replicas that share nothing fall apart."""
+    assert len(set(converse([serve(upstream.url) for _ in "12"], "One. "))) == 2
+    upstream.bills.clear()
+    port = free_port()
+    with redis_server(port):
+        models = converse([serve(upstream.url, redis_url=f"redis://127.0.0.1:{port}") for _ in "12"], "Two. ")
+    assert models == ["claude-sonnet-4-6"] * 4
+    whole = [bill.read + bill.write_short for bill in upstream.bills]
+    assert [bill.read for bill in upstream.bills] == [0, *whole[:-1]]
+
+
+def test_redis_keeps_state_and_while_it_is_away_the_process_does(serve: Serve, upstream: Upstream) -> None:
+    port = free_port()
+    url = f"redis://:redis-canary@127.0.0.1:{port}"
+    with redis_server(port, "--requirepass", "redis-canary"):
+        one, other = RedisState(url), RedisState(url)
+        one.put(["a", "b"], b"1")
+        other.put(["b"], b"2")
+        assert [one.first(keys) for keys in (["a"], ["none", "b", "a"], ["none"])] == [b"1", b"2", None]
+        seconds = int(redis.Redis.from_url(url).ttl("tierwise:a"))
+        assert KEEP_S - 60 < seconds <= KEEP_S
+        gateway = serve(upstream.url, general={"state": url})
+        assert gateway.post("/v1/messages", HELLO).status_code == 200
+        assert httpx2.get(f"{gateway.url}/readyz").json()["state"] == "ok"
+    one.put(["a"], b"3")
+    assert (one.first(["a"]), one.trouble) == (b"3", "ConnectionError")
+    assert gateway.post("/v1/messages", HELLO).status_code == 200
+    ready = httpx2.get(f"{gateway.url}/readyz")
+    assert (ready.json()["status"], ready.json()["state"]) == ("degraded", "away: ConnectionError")
+    assert "redis-canary" not in ready.text
+    with redis_server(port, "--requirepass", "redis-canary"):
+        one._away_until_s = 0.0
+        one.put(["a"], b"4")
+        assert (RedisState(url).first(["a"]), one.trouble) == (b"4", None)

@@ -69,6 +69,41 @@ def test_effort_none_accepted() -> None:
         assert rejection(model, reasoning_effort="none") is None
 
 
+@pytest.mark.parametrize(
+    ("effort", "taken", "refused"),
+    [
+        ("high", (FIVE5, SIX_SOL, SIX2_SOL, "o3", "gemini-4-argon"), ("gpt-4o", "gpt-4.1")),
+        ("minimal", ("gpt-5",), (FIVE5, SIX_SOL, SIX2_SOL, "o3")),
+        ("xhigh", (FIVE5, SIX_SOL), ("gpt-4o", "o3")),
+        ("max", (SIX_SOL, SIX2_SOL), (FIVE5, "gpt-5.6-sol")),
+    ],
+)
+def test_efforts(effort: str, taken: tuple[str, ...], refused: tuple[str, ...]) -> None:
+    for field, given in (("messages", {"reasoning_effort": effort}), ("input", {"reasoning": {"effort": effort}})):
+        assert [model for model in taken if rejection(model, field, **given)] == []
+        assert [model for model in refused if rejection(model, field, **given) is None] == []
+
+
+def test_tools_with_reasoning_are_for_responses() -> None:
+    for model in ("gpt-5.6-sol", SIX_SOL, SIX2_SOL):
+        for effort in ({}, {"reasoning_effort": "low"}):
+            rejected = rejection(model, tools=[{"type": "function"}], **effort)
+            assert rejected is not None
+            assert "Please use /v1/responses or set reasoning_effort to 'none'" in rejected.message
+        assert rejection(model, "input", tools=[{"type": "function"}]) is None
+    assert rejection(SIX_SOL, tools=[{"type": "function"}], reasoning_effort="none") is None
+    assert rejection(FIVE5, tools=[{"type": "function"}]) is None
+
+
+def test_the_longest_output() -> None:
+    for model, most in (("gpt-4o", 16_384), ("gpt-4o-mini", 16_384), (SIX_SOL, 128_000)):
+        assert rejection(model, max_completion_tokens=most) is None
+        rejected = rejection(model, max_completion_tokens=most + 1)
+        assert rejected is not None
+        assert f"This model supports at most {most} completion tokens" in rejected.message
+        assert rejection(model, "input", max_output_tokens=most + 1) is not None
+
+
 def test_retention() -> None:
     for model, takes in ((FIVE5, False), (SIX_SOL, False), ("gpt-5.4", True), ("gpt-4o", True)):
         assert (rejection(model, prompt_cache_retention="in_memory") is None) == takes

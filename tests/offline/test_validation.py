@@ -71,6 +71,24 @@ class TestPerModel:
         efforts = {e: rejection(OPUS5, thinking=off, output_config={"effort": e}) for e in ("high", "xhigh", "max")}
         assert [bool(said) for said in efforts.values()] == [False, True, True]
 
+    def test_efforts(self) -> None:
+        assert_only(ALL45 - {OPUS45}, "the effort parameter", ALL, output_config={"effort": "high"})
+        assert_only(UP_TO_46 - {HAIKU4, SONNET45}, "effort 'xhigh'", ALL, output_config={"effort": "xhigh"})
+        assert_only({OPUS45}, "effort 'max'", ALL, output_config={"effort": "max"})
+
+    def test_thinking_goes_with_no_other_temperature(self) -> None:
+        for kind, model in (({"type": "enabled", "budget_tokens": 1024}, HAIKU4), ({"type": "adaptive"}, SONNET46)):
+            said = rejection(model, OLD, thinking=kind, temperature=0.5)
+            assert said == "`temperature` may only be set to 1 when thinking is enabled."
+            assert "`top_k`" in str(rejection(model, OLD, thinking=kind, top_k=5))
+            assert rejection(model, OLD, thinking=kind, temperature=1) is None
+        assert rejection(SONNET46, OLD, thinking={"type": "disabled"}, temperature=0.5) is None
+
+    def test_the_longest_output(self) -> None:
+        assert_only(ALL45, "> 64000, which is the maximum allowed number of output tokens for", ALL, max_tokens=64_001)
+        assert_only(ALL, "> 128000", ALL - ALL45, max_tokens=128_001)
+        assert rejection(HAIKU4, max_tokens=64_000) is None
+
     def test_thinking_budgets(self) -> None:
         assert rejection(SONNET46, thinking={"type": "enabled", "budget_tokens": 1024}) is None
         small, large = ({"type": "enabled", "budget_tokens": n} for n in (1023, 4000))
