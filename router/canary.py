@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,7 +63,7 @@ class Canary:
                 self._replace(before, before.with_champion(before.canary))
             elif verdict is Verdict.PROMOTE and not self._said:
                 self._said = True
-                advice = f"tierwise models promote {before.canary} --models {self._folder}"
+                advice = f"tierwise models promote {before.canary} --models {shlex.quote(str(self._folder))}"
                 _logger.warning("the canary %s is not worse: %s; %s", before.canary, why, advice)
         return verdict
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from router.types import Tier
 _MODELS = Path("models")
 _CENSORED = (
     "saw the simple and the complex tier only: what simple does not do counts as complex, so moderate is hardly "
-    "chosen; scores of a moderate model, --by ask or --by hand tell more"
+    "chosen; --by judge --moderate, or scores of a moderate model, tell more"
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _models = click.option(
@@ -118,6 +119,9 @@ def retrain(
 @click.option("--n", "n", default=300, show_default=True, type=click.IntRange(1), help="How many texts to choose.")
 @click.option("--fleet", "-f", metavar="NAME", help="Whose cheap and top models answer; default: claude.")
 @click.option("--judge", "judge_model", metavar="MODEL", help="Who compares; default: the fleet's top model.")
+@click.option(
+    "--moderate", is_flag=True, help="Compare the moderate tier, too, where the cheap one loses: up to twice the price."
+)
 @click.option("--batch", is_flag=True, help="As batches: half the price, within 24 hours.")
 @click.option("--budget-usd", type=float, help="Never pay more than this, earlier runs of this --out included.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before paying.")
@@ -132,6 +136,7 @@ def label(
     n: int,
     fleet: str | None,
     judge_model: str | None,
+    moderate: bool,
     batch: bool,
     budget_usd: float | None,
     yes: bool,
@@ -147,7 +152,7 @@ def label(
     \b
     Examples:
       tierwise label scores.parquet --tier simple=small --tier complex=large --out labels.jsonl
-      tierwise label traffic.jsonl --by judge --n 500 --batch --budget-usd 20 --out labels.jsonl
+      tierwise label traffic.jsonl --by judge --moderate --n 500 --batch --budget-usd 20 --out labels.jsonl
       tierwise label traffic.jsonl --by hand --out labels.jsonl
     """
     from router import artifact
@@ -166,7 +171,7 @@ def label(
             if by == "hand":
                 _label_by_hand(left, book)
             elif left:
-                _label_by_models(left, by, book, fleet, judge_model, batch, budget_usd, yes)
+                _label_by_models(left, by, book, fleet, judge_model, moderate, batch, budget_usd, yes)
         for row in labels.agreement(book.labels):
             kappa = "not defined" if row["kappa"] is None else f"{row['kappa']:.2f}"
             click.echo(f"{' and '.join(row['methods'])} agree on {row['agree']:.0%} of {row['n']} texts, kappa {kappa}")
@@ -339,6 +344,7 @@ def _label_by_models(
     book: Any,
     fleet: str | None,
     judge_model: str | None,
+    moderate: bool,
     batch: bool,
     budget_usd: float | None,
     yes: bool,
@@ -358,7 +364,9 @@ def _label_by_models(
         raise click.BadParameter(
             f"{judge_model!r} is no model of {chosen.provider} in the catalog", param_hint="--judge"
         )
-    judge, client = Judge.of(chosen, judging), client_for(chosen, is_batch=batch)
+    if moderate and Tier.MODERATE not in chosen.models:
+        raise click.BadParameter(f"the fleet {chosen.name!r} has no moderate tier", param_hint="--moderate")
+    judge, client = Judge.of(chosen, judging, with_middle=moderate), client_for(chosen, is_batch=batch)
     most = label.most_usd(queries, by, judge, batch)
     limit = None if budget_usd is None else Decimal(str(budget_usd))
     how = "as batches at half the price" if batch else "call by call"
@@ -444,7 +452,7 @@ def _serving(folder: Path) -> str:
 
 
 def _folder_option(folder: Path) -> str:
-    return "" if folder == _MODELS else f" --models {folder}"
+    return "" if folder == _MODELS else f" --models {shlex.quote(str(folder))}"
 
 
 def _print_retrained(out: Path, metrics: dict[str, Any], report: Any, champion: str) -> None:

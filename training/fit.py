@@ -106,8 +106,10 @@ def operating_points(
     targets: Array,
     weights: Array | None = None,
     split: str = "data/queries.jsonl out of fold, weighted to a 70/20/10 mix; tuned on one half, scored on the other",
+    floor: float = 0.0,
 ) -> dict[str, OperatingPoint]:
     """Thresholds for each target, tuned on all rows; `achieved` is from tuning on one half and scoring the other.
+    No threshold is below `floor`.
 
     `targets` are P(required tier) [n, n_tiers]; `weights` [n] default to those of TRAFFIC_MIX.
     """
@@ -123,9 +125,10 @@ def operating_points(
     for name, target in TARGETS.items():
         below = np.zeros(len(targets))
         for side in (0, 1):
-            thresholds = _tune(p_suffices[half == side], targets[half == side], weights_of(half == side), target)
+            tuned = _tune(p_suffices[half == side], targets[half == side], weights_of(half == side), target)
+            thresholds = tuple(max(threshold, floor) for threshold in tuned)
             below[half != side] = p_below(route(p_suffices[half != side], thresholds), targets[half != side])
-        thresholds = _tune(p_suffices, targets, weights, target)
+        thresholds = tuple(max(threshold, floor) for threshold in _tune(p_suffices, targets, weights, target))
         chosen = route(p_suffices, thresholds)
         points[name] = OperatingPoint(
             thresholds={tier: round(float(t), 4) for tier, t in zip(Tier, thresholds, strict=False)},

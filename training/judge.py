@@ -46,38 +46,43 @@ _TIER = re.compile("|".join(Tier))
 
 @dataclass(frozen=True)
 class Judge:
-    """The models of a comparison. `judge` compares; it is asked twice, with the answers in both orders."""
+    """The models of a comparison. `judge` compares; it is asked twice, with the answers in both orders.
+
+    `middle` is compared with the top where the cheap one falls behind it; without it labels are censored.
+    """
 
     cheap: Model
     top: Model
     judge: Model
+    middle: Model | None = None
 
     @classmethod
-    def of(cls, fleet: Fleet, judge: Model | None = None) -> Judge:
+    def of(cls, fleet: Fleet, judge: Model | None = None, *, with_middle: bool = False) -> Judge:
         """The fleet's cheapest and strongest models, and its strongest as judge unless another is given."""
-        return cls(next(iter(fleet.models.values())), fleet.top, judge or fleet.top)
+        middle = fleet.models.get(Tier.MODERATE) if with_middle else None
+        return cls(next(iter(fleet.models.values())), fleet.top, judge or fleet.top, middle)
 
     def answers(self, text: str) -> tuple[Request, Request]:
         """The two requests that answer a text: cheap, top."""
         return Request(self.cheap, text, ANSWER_TOKENS), Request(self.top, text, ANSWER_TOKENS)
 
-    def comparisons(self, text: str, cheap: str, top: str) -> tuple[Request, Request]:
-        """The two requests that compare: the cheap answer as A, then as B."""
-        prompts = (_COMPARE.format(request=text, a=a, b=b) for a, b in ((cheap, top), (top, cheap)))
+    def comparisons(self, text: str, lower: str, top: str) -> tuple[Request, Request]:
+        """The two requests that compare: the lower tier's answer as A, then as B."""
+        prompts = (_COMPARE.format(request=text, a=a, b=b) for a, b in ((lower, top), (top, lower)))
         first, second = (Request(self.judge, prompt, VERDICT_TOKENS) for prompt in prompts)
         return first, second
 
     def at_most(self, text: str) -> list[Request]:
-        """Stand-ins for all four requests of a text at their largest, to state the cost before anything is sent."""
+        """Stand-ins for all requests of a text at their largest, to state the cost before anything is sent."""
         longest = "x" * (4 * ANSWER_TOKENS)
-        return [*self.answers(text), *self.comparisons(text, longest, longest)]
+        compared = self.comparisons(text, longest, longest)
+        middle = () if self.middle is None else (Request(self.middle, text, ANSWER_TOKENS), *compared)
+        return [*self.answers(text), *compared, *middle]
 
 
-def p_required(first: str | None, second: str | None) -> tuple[float, float, float] | None:
-    """P(required tier) from the two verdicts, the cheap answer being A, then B; None without a readable verdict.
-
-    The cheap tier suffices where it is not worse; verdicts that depend on the order count half. What only the
-    strongest was seen to do counts as complex.
+def shortfall(first: str | None, second: str | None) -> float | None:
+    """How far the lower tier falls behind, by the two verdicts, its answer being A, then B: 0, .5 where the order
+    decided, or 1; None without a readable verdict.
     """
     worse = []
     for reply, top_is in ((first, "B"), (second, "A")):
@@ -85,8 +90,15 @@ def p_required(first: str | None, second: str | None) -> tuple[float, float, flo
         if not words:
             return None
         worse.append(words[-1] == top_is)
-    lost = sum(worse) / 2
-    return 1 - lost, 0.0, lost
+    return sum(worse) / 2
+
+
+def p_required(cheap: float, middle: float | None) -> tuple[float, float, float]:
+    """P(required tier) from how far the two lower tiers fall behind the top. What nobody but the top was seen to do
+    counts as complex.
+    """
+    moderate = cheap if middle is None else min(cheap, middle)
+    return 1 - cheap, cheap - moderate, moderate
 
 
 def ask(model: Model, text: str) -> Request:

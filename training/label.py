@@ -23,7 +23,7 @@ from training import adapt, duplicates, traffic
 from training.adapt import Array
 from training.calls import Caller, Request
 from training.export import Unfolded
-from training.judge import Judge, ask, p_required, tier_said
+from training.judge import ANSWER_TOKENS, Judge, ask, p_required, shortfall, tier_said
 from training.traffic import METHODS, SLICES, LabelError, Source
 
 FLOOR = 0.25
@@ -203,19 +203,38 @@ def choose(path: Path, n: int, base: Unfolded, seed: int = 0) -> list[Query]:
 
 
 def judge_labels(queries: list[Query], judge: Judge, caller: Caller) -> list[Label]:
-    """Labels by blind comparison of the cheap and the top tier's answers, in both orders; none without a verdict."""
+    """Labels by blind comparison of the cheap and the top tier's answers, in both orders; none without a verdict.
+
+    With a middle tier, its answers are compared where the cheap ones fall behind.
+    """
     pairs = [judge.answers(query.text) for query in queries]
     cheap, top = (caller.answer([pair[side] for pair in pairs]) for side in (0, 1))
-    whole = [(q, a, b) for q, a, b in zip(queries, cheap, top, strict=True) if a and b]
-    compared = [judge.comparisons(query.text, a, b) for query, a, b in whole]
-    replies = caller.answer([request for pair in compared for request in pair])
-    by = f"{judge.judge.id} on {judge.cheap.id} and {judge.top.id}"
-    labels = []
-    for number, (query, _, _) in enumerate(whole):
-        p = p_required(replies[2 * number], replies[2 * number + 1])
-        if p is not None:
-            labels.append(query.label(p, "judge", by, censored=True))
-    return labels
+    of_cheap = _shortfalls(queries, cheap, top, judge, caller)
+    behind = [n for n, loss in enumerate(of_cheap) if loss]
+    of_middle: dict[int, float | None] = {}
+    if judge.middle is not None and behind:
+        asked = [queries[n] for n in behind]
+        answers = caller.answer([Request(judge.middle, query.text, ANSWER_TOKENS) for query in asked])
+        of_middle = dict(zip(behind, _shortfalls(asked, answers, [top[n] for n in behind], judge, caller), strict=True))
+    compared = (judge.cheap, *filter(None, [judge.middle]), judge.top)
+    by = f"{judge.judge.id} on {' and '.join(model.id for model in compared)}"
+    return [
+        query.label(p_required(loss, of_middle.get(n)), "judge", by, censored=bool(loss) and of_middle.get(n) is None)
+        for n, (query, loss) in enumerate(zip(queries, of_cheap, strict=True))
+        if loss is not None
+    ]
+
+
+def _shortfalls(
+    queries: list[Query], lower: list[str | None], top: list[str | None], judge: Judge, caller: Caller
+) -> list[float | None]:
+    """How far each lower answer falls behind the top one; None where an answer or a verdict is missing."""
+    whole = [(n, a, b) for n, (a, b) in enumerate(zip(lower, top, strict=True)) if a and b]
+    replies = caller.answer([request for n, a, b in whole for request in judge.comparisons(queries[n].text, a, b)])
+    found: list[float | None] = [None] * len(queries)
+    for (n, _, _), first, second in zip(whole, replies[::2], replies[1::2], strict=True):
+        found[n] = shortfall(first, second)
+    return found
 
 
 def asked_labels(queries: list[Query], model: Model, caller: Caller) -> list[Label]:

@@ -330,19 +330,18 @@ def _methods(frame: pd.DataFrame, path: Path, numbers: npt.NDArray[np.int_]) -> 
 
 
 def _censored(frame: pd.DataFrame, source: Source, numbers: npt.NDArray[np.int_]) -> npt.NDArray[np.bool_]:
-    """Rows that say nothing of the middle tier: marked so, by a judge who saw two answers, or scores of two tiers."""
+    """Rows that say nothing of the middle tier: marked so, or scores of two tiers."""
     if "p_required" not in frame:
         models = [] if "tier" in frame else _scored(frame)
         return np.full(len(frame), bool(models) and Tier.MODERATE not in tiers_of(models, source).values())
-    by_judge = frame["method"].eq("judge").to_numpy() if "method" in frame else np.zeros(len(frame), bool)
     if "censored" not in frame:
-        return by_judge
+        return np.zeros(len(frame), bool)
     given = frame["censored"].astype(object)
     wrong = np.flatnonzero(~(given.isin([True, False]) | given.isna()))
     if wrong.size:
         value = given.tolist()[wrong[0]]
         raise LabelError(f"{source.path}: row {numbers[wrong[0]]}: censored is {value!r}, expected true or false")
-    return given.eq(True).to_numpy(bool) | by_judge
+    return given.eq(True).to_numpy(bool)
 
 
 def _scored(frame: pd.DataFrame) -> list[str]:

@@ -26,7 +26,7 @@ _RECORDED_WITHIN_S = 1.0
 """A record is applied to the database five times a second; who answers sooner than that is waited for."""
 
 
-class Feedback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of a request: `good`, and a reply's x-tierwise-request-id or the `conversation_id` that was sent."""
 
     good: bool
@@ -74,7 +74,7 @@ class Verdicts:
         async with self._lock:
             return await asyncio.to_thread(work)
 
-    async def _find(self, given: Feedback, key_id: str | None) -> Served:
+    async def _find(self, given: Said, key_id: str | None) -> Served:
         """Raises Refusal (404) for an id that no request of this key had."""
         wanted = {"request_id": given.request_id}
         if given.conversation_id:
@@ -102,10 +102,10 @@ class Verdicts:
         return body
 
 
-def _decoded(raw: bytes) -> Feedback:
+def _decoded(raw: bytes) -> Said:
     wanted = 'expected {"request_id" or "conversation_id": ..., "good": true or false}'
     try:
-        given = msgspec.convert(wire.decode(raw), Feedback)
+        given = msgspec.convert(wire.decode(raw), Said)
     except (msgspec.ValidationError, UnicodeEncodeError) as exc:
         raise Refusal(400, "invalid_request_error", f"{exc}; {wanted}") from exc
     if bool(given.request_id) == bool(given.conversation_id):

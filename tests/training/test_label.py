@@ -18,7 +18,7 @@ from router import Tier, artifact, catalog
 from router.offline import Upstream
 from training import calls, cli, dataset, export, label, traffic
 from training.calls import Caller, Journal, Request
-from training.judge import Judge, p_required, tier_said
+from training.judge import Judge, p_required, shortfall, tier_said
 from training.label import Book, Query
 
 OWN = dataset.queries()
@@ -69,7 +69,7 @@ def test_judge_compares_blind_in_both_orders(upstream: Upstream, fleet: str, is_
         labels = label.judge_labels(asked, Judge.of(FLEETS[fleet]), caller)
         assert [row.tier for row in labels] == [Tier.SIMPLE] * 3 + [Tier.COMPLEX] * 3
         assert {row.method for row in labels} == {"judge"}
-        assert all(row.censored for row in labels)  # two answers say nothing of the tier between
+        assert [row.censored for row in labels] == [False] * 3 + [True] * 3  # nothing is known of the tier between
         assert FLEETS[fleet].top.id in labels[0].by
         assert len(upstream.bills) == 4 * len(asked)
         assert all(bill.is_batch == is_batch for bill in upstream.bills)
@@ -132,16 +132,45 @@ def test_no_prompt_names_a_model_or_a_tier(upstream: Upstream, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [
-        ("B is right.\nB", "A", (0, 0, 1)),
-        ("SAME", "SAME", (1, 0, 0)),
-        ("A", "B", (1, 0, 0)),
-        ("B", "B", (0.5, 0, 0.5)),  # the order decided
+        ("B is right.\nB", "A", 1),
+        ("SAME", "SAME", 0),
+        ("A", "B", 0),
+        ("B", "B", 0.5),  # the order decided
         ("Either would do", "SAME", None),
         (None, "SAME", None),
     ],
 )
-def test_verdicts(first: str | None, second: str | None, expected: tuple[float, ...] | None) -> None:
-    assert p_required(first, second) == expected
+def test_verdicts(first: str | None, second: str | None, expected: float | None) -> None:
+    assert shortfall(first, second) == expected
+
+
+@pytest.mark.parametrize(
+    ("cheap", "middle", "expected"),
+    [
+        (0, None, (1, 0, 0)),
+        (1, None, (0, 0, 1)),
+        (0.5, None, (0.5, 0, 0.5)),
+        (1, 0, (0, 1, 0)),
+        (1, 0.5, (0, 0.5, 0.5)),
+        (0.5, 1, (0.5, 0, 0.5)),  # a middle tier is never below the cheap one
+    ],
+)
+def test_what_falls_behind_is_required_above(
+    cheap: float, middle: float | None, expected: tuple[float, float, float]
+) -> None:
+    assert p_required(cheap, middle) == expected
+
+
+def test_the_moderate_tier_is_asked_where_the_cheap_one_loses(upstream: Upstream, fleet: str, tmp_path: Path) -> None:
+    asked = queries(8)  # half of them hard; the moderate model of this upstream answers all of them well
+    judge = Judge.of(FLEETS[fleet], with_middle=True)
+    with Journal(tmp_path / "j.db") as journal, client(upstream, fleet) as sdk:
+        labels = label.judge_labels(asked, judge, Caller(sdk, journal))
+        assert [row.tier for row in labels] == [Tier.SIMPLE] * 4 + [Tier.MODERATE] * 4
+        assert not any(row.censored for row in labels)
+        assert len(upstream.bills) == 4 * 8 + 3 * 4
+        assert label.most_usd(asked, "judge", judge, False) > journal.spent_usd
+    assert FLEETS[fleet].models[Tier.MODERATE].id in labels[0].by
 
 
 def test_asking_for_the_tier(upstream: Upstream, tmp_path: Path) -> None:
@@ -335,7 +364,7 @@ def test_command_asks_before_a_cent_is_spent(
     assert not upstream.bills
     done = CliRunner().invoke(cli.label, [*args, "--yes"])
     assert done.exit_code == 0, done.output
-    assert "10 labels in l.jsonl\n10 of them saw the simple and the complex tier only" in done.output
+    assert "10 labels in l.jsonl" in done.output
     n_bills = len(upstream.bills)
     done = CliRunner().invoke(cli.label, [*args, "--yes"])
     assert "10 labelled already" in done.output
