@@ -272,6 +272,8 @@ class Exchange:
             url = upstream.endpoint(_PATHS[self._spoken], "")
         else:
             url = upstream.endpoint(self._endpoint.path, self._scope["query_string"].decode("latin-1"))
+        if self._response is not None:
+            self._response.close()  # a stream that began with an error has not been read to its end
         try:
             response = self._response = await self._gateway.session.post(
                 url, data=data, headers=headers, skip_auto_headers=_SKIPPED, allow_redirects=False
