@@ -16,7 +16,7 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 
-from router.catalog import Fleet, Model
+from router.catalog import Fleet, Model, Price
 from router.outlook import Outlook, Rates, Segment, place
 from router.reuse import Reuse
 from router.state import MemoryState, State
@@ -54,19 +54,26 @@ class Signal(msgspec.Struct, frozen=True):
 class _Class:
     """One class of traffic: conversations and shared heads, each with its statistics and prices to come."""
 
-    def __init__(self, rates: Sequence[Rates]) -> None:
+    def __init__(self, rates: Sequence[Rates], first_due: int) -> None:
+        """`first_due` is the number of requests after which it is first solved."""
         mix = _MIX[len(rates)]
         self.tails, self.heads = Reuse(mix), Reuse(mix)
         self.tail_outlook, self.head_outlook = Outlook(rates), Outlook(rates, grows=False)
-        self.due = 0
-        self.refresh()
+        self.is_solved = False
+        self._due = first_due
+        self._stale: list[tuple[Outlook, Reuse]] = []
 
-    def refresh(self) -> None:
-        """Solve again once there are 15 % more requests: every request would change next to nothing."""
-        if self.tails.n_requests >= self.due:
-            self.due = int(1.15 * self.tails.n_requests) + 10
-            self.tail_outlook.refresh(self.tails)
-            self.head_outlook.refresh(self.heads)
+    def refresh(self) -> bool:
+        """Solve one of the two again (4 ms) once there are 15 % more requests; whether that was so."""
+        if self.tails.n_requests >= self._due:
+            self._due = int(1.15 * self.tails.n_requests) + 10
+            self._stale = [(self.head_outlook, self.heads), (self.tail_outlook, self.tails)]
+        if not self._stale:
+            return False
+        outlook, reuse = self._stale.pop()
+        outlook.refresh(reuse)
+        self.is_solved = self.is_solved or not self._stale
+        return True
 
 
 class Affinity:
@@ -79,6 +86,7 @@ class Affinity:
         self._lock = threading.Lock()
         self._classes: OrderedDict[str, _Class] = OrderedDict()
         self._ratios: dict[str, float] = {}
+        self._known_rates: dict[tuple[str, float, Price], Rates] = {}
         self._signals: dict[tuple[str, str], tuple[list[int], dict[str, int]]] = {}
 
     # ---- what is remembered
@@ -86,8 +94,7 @@ class Affinity:
     def recall(self, name: str, prefix: Prefix) -> Hold | None:
         """The conversation's last request: by its name, else by a message end that this prefix has, too."""
         keys = [f"c:{name}"] if name else [f"k:{key:x}" for key in reversed(prefix.keys[-_LOOKED_UP:])]
-        found = self.state.first(keys) if keys else None
-        return None if found is None else _decode(found)
+        return self._hold(keys)
 
     def remember(self, plan: Plan, usage: Usage) -> None:
         """Take in what a reply reported: what is warm now, how well the estimate of tokens was.
@@ -149,11 +156,11 @@ class Affinity:
                 seen = usage.input_tokens / max(units / used.chars_per_token, 1.0)
                 self._ratios[used.id] = 0.9 * self._ratios.get(used.id, 1.0) + 0.1 * min(max(seen, 0.5), 3.0)
             output_units = usage.output_tokens / self.tokens_per_unit(used, prefix)
-            for name in route.classes:
-                if (known := self._classes.get(name)) is not None:
-                    known.tails.answered(output_units)
-                    known.heads.answered(output_units)
-                    known.refresh()  # 10 ms, rarely: after the reply, where nobody waits
+            known = [self._classes[name] for name in route.classes if name in self._classes]
+            for each in known:
+                each.tails.answered(output_units)
+                each.heads.answered(output_units)
+            any(each.refresh() for each in known)  # one at most: it is 4 ms, if after the reply
             if len(self._signals) < 4 * _MAX_CLASSES:
                 counts, misses = self._signals.setdefault((route.classes[0], used.id), ([0, 0, 0], {}))
                 counts[:] = counts[0] + 1, counts[1] + usage.input_tokens, counts[2] + usage.cache_read_tokens
@@ -228,8 +235,14 @@ class Affinity:
         return msgspec.structs.replace(route, expected_units=depth, miss="" if depth else "model switch")
 
     def _head(self, prefix: Prefix) -> Hold | None:
-        found = self.state.first([f"p:{prefix.head_key}"]) if prefix.head_key else None
-        return None if found is None else _decode(found)
+        return self._hold([f"p:{prefix.head_key}"] if prefix.head_key else [])
+
+    def _hold(self, keys: list[str]) -> Hold | None:
+        found = self.state.first(keys) if keys else None
+        try:
+            return None if found is None else _decode(found)
+        except msgspec.DecodeError:  # kept by another version
+            return None
 
     def _arrive(self, route: Route, tier: int, at_s: float, new_turn: bool) -> tuple[_Class, tuple[int, int]]:
         """Count the request in each of its classes; the first that knows enough, and its stages (tail, head)."""
@@ -237,9 +250,8 @@ class Affinity:
         for name in route.classes:
             known = self._classes.get(name)
             if known is None:
-                known = self._classes[name] = _Class(
-                    [self._rates(m, prefix, _day(at_s), base=True) for m in self._models]
-                )
+                known = self._new_class(prefix, at_s, is_last=name == route.classes[-1])
+                self._classes[name] = known
                 if len(self._classes) > _MAX_CLASSES:
                     self._classes.popitem(last=False)
             self._classes.move_to_end(name)
@@ -247,10 +259,18 @@ class Affinity:
             head = 0
             if prefix.head_key:
                 head = known.heads.arrive(prefix.head_key, at_s, tier, new_turn=new_turn, units=prefix.head_units)
-            if chosen is None and (known.tails.n_requests >= _OWN_AFTER or name == route.classes[-1]):
+            if chosen is None and known.is_solved:
                 chosen = known, (tail, head)
         assert chosen is not None
         return chosen
+
+    def _new_class(self, prefix: Prefix, at_s: float, *, is_last: bool) -> _Class:
+        """The last of a request's classes is what the others start from, so it must be ready to be asked."""
+        rates = [self._rates(m, prefix, _day(at_s), base=True) for m in self._models]
+        made = _Class(rates, first_due=0 if is_last else _OWN_AFTER)
+        while is_last and made.refresh():
+            pass
+        return made
 
     def _depths(self, model_id: str, route: Route, at_s: float) -> tuple[float, float]:
         """Units of the prompt that are warm on a model: at all, and for long."""
@@ -290,18 +310,22 @@ class Affinity:
         """What a model charges for a unit: of a prompt this long, or (`base`) of a short one."""
         scale = 1.0 if prefix.in_tokens else 1 / model.chars_per_token
         price = model.price(on, 1 if base else int(prefix.size * scale))
+        key = model.id, scale, price
+        if (known := self._known_rates.get(key)) is not None:
+            return known
         usual = float(price.input or 0)
         short = usual if price.cache_write_short is None else float(price.cache_write_short)
         has_long = price.cache_write_long is not None and model.provider == "anthropic"
         long = float(price.cache_write_long or 0) if has_long else np.inf
         read = usual if price.cache_read is None else float(price.cache_read)
-        return Rates(
+        self._known_rates[key] = Rates(
             read * scale,
             (usual * scale, short * scale, long * scale),
             float(price.output or 0) * scale,
             model.ttl_short_s,
             model.ttl_long_s or model.ttl_short_s,
         )
+        return self._known_rates[key]
 
     def _miss(self, route: Route, hold: Hold | None, model: Model, at_s: float) -> str:
         """Why nothing should be read from the model's cache."""

@@ -184,3 +184,11 @@ def test_what_is_believed_warm_is_what_the_replies_reported(router: Router, cloc
     after = router.plan(asked(HARD, HARD, HARD), Api.MESSAGES)
     assert after.route is not None
     assert after.route.warm.get("claude-opus-4-7", ()) == ()
+
+
+def test_what_another_version_remembered_is_passed_over(router: Router) -> None:
+    go(router, asked(HARD))
+    for key in list(router.affinity.state._values):  # type: ignore[attr-defined]
+        router.affinity.state.put([key], b"\x81\xa3odd\x01")
+    plan = go(router, in_loop(asked(HARD), 2))
+    assert plan.decision.reason is not Reason.HELD
