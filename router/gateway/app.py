@@ -47,6 +47,7 @@ class Gateway:
         self.metrics = Metrics()
         self.budgets = Budgets()
         self.draining = False
+        self._warned: set[tuple[str, str]] = set()
         settings = self.serving.gateway
         folder = state_dir(settings)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -127,6 +128,11 @@ class Gateway:
     def _refresh(self, store: Store) -> None:
         self.budgets.refresh(store)
         self.verdicts.refresh(store)
+        for signal in self.serving.signals():
+            which = signal.traffic_class, signal.model
+            if signal.alert is not None and which not in self._warned:
+                self._warned.add(which)  # the class is not named: callers choose its name
+                _logger.warning("a class of traffic on %s: %s", signal.model, signal.alert)
 
     def health(self) -> dict[str, Any]:
         """What is not as it should be: "ok", "degraded" (it serves; records wait on disk) or "draining"."""

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from yarl import URL
 
+from router.affinity import Signal
 from router.catalog import DEFAULT_FLEETS, SDK
 from router.engine import AUTO, Router
 from router.errors import CatalogError, SettingsError, TierwiseError
@@ -123,6 +124,10 @@ class Serving:
         if asked == AUTO and key is not None and key.operating_point is not None:
             asked = f"{AUTO}:{key.operating_point}"
         return body if asked == name else {**body, "model": asked}
+
+    def signals(self) -> list[Signal]:
+        """How well each class of traffic is cached, over all fleets."""
+        return [signal for router in list(self._routers.values()) for signal in router.signals()]
 
     def upstream_of(self, plan: Plan) -> Upstream:
         """Where a planned request goes: to its model's provider; for an unknown model to the API's usual one."""

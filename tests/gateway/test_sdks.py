@@ -13,8 +13,9 @@ import openai
 import pydantic
 import pytest
 
+from router.gateway import journal
 from router.offline import Reply, ToolCall, Upstream
-from tests.gateway.conftest import Running, Serve
+from tests.gateway.conftest import HELLO, Running, Serve, wait_for
 
 TOOL = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 CLAUDE_TOOL: Any = {"name": "weather", "description": "The weather in a city.", "input_schema": TOOL}
@@ -213,3 +214,16 @@ def test_a_chat_completion_without_usage_is_estimated(
     assert not row["usage_reported"]
     assert row["output_tokens"] == pytest.approx(bill.output, rel=0.3)
     assert row["cost_picousd"] / 1e12 == pytest.approx(float(bill.usd), rel=0.3)
+
+
+def test_what_is_hardly_cached_is_said_once(
+    serve: Serve, upstream: Upstream, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_REFRESH_EVERY_S", 0.0)
+    gateway = serve(upstream.url)
+    for _ in range(25):
+        gateway.post("/v1/messages", {**HELLO, "model": "simple", "router": {"traffic_class": "canary-class"}})
+    wait_for(lambda: "most misses" in caplog.text)
+    wait_for(lambda: gateway.records(25))
+    assert caplog.text.count("on claude-haiku-4-5: 0% of input tokens read from cache; most misses: below the min") == 1
+    assert "canary-class" not in caplog.text
