@@ -123,4 +123,4 @@ def _ready(folder: Path, points: Mapping[str, OperatingPoint], *, is_canary: boo
     found = artifact.load(folder)
     if is_canary:
         points = {n: point for n, point in points.items() if point.artifact in (None, artifact.name_of(found.manifest))}
-    return Loaded(folder.name, Classifier(found), artifact.with_points(found.manifest, points))
+    return Loaded(folder.name, Classifier.shared(found), artifact.with_points(found.manifest, points))

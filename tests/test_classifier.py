@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -62,3 +66,15 @@ def test_threads_do_not_mix_up_their_buffers() -> None:
     with ThreadPoolExecutor(8) as pool:
         for _ in range(20):
             assert list(pool.map(CLASSIFIER.predict, TEXTS)) == expected
+
+
+def test_an_artifact_is_held_once_and_let_go() -> None:
+    found = artifact.load()
+    other = replace(found, manifest=msgspec.structs.replace(found.manifest, max_novelty=0.123))
+    one = Classifier.shared(other)
+    assert one is Classifier.shared(other)
+    assert one is not Classifier.shared(found)
+    gone = weakref.ref(one)
+    del one
+    gc.collect()
+    assert gone() is None
