@@ -30,6 +30,8 @@ _MAX_ENTRIES = 4
 _LOOKED_UP = 12
 """How many message ends, from the newest, are looked up for the conversation's last request."""
 
+_TOO_SHORT = "below the minimum"
+
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Hold).decode
 
 
@@ -214,6 +216,8 @@ class Affinity:
         tier = self._tiers.index(required)
         with self._lock:
             known, stages = self._arrive(found, tier, at_s, new_turn)
+            if not warm and not head_warm and self._is_too_short(prefix):
+                return required, msgspec.structs.replace(found, miss=_TOO_SHORT)
             depths = [self._depths(m.id, found, at_s) for m in self._models]
             segments = self._segments(prefix, depths, known, stages)
             rates = [self._rates(m, prefix, on) for m in self._models]
@@ -228,6 +232,10 @@ class Affinity:
         return self._tiers[chosen.model], msgspec.structs.replace(
             found, head=head, tail=tail, expected_units=expected, miss=miss
         )
+
+    def _is_too_short(self, prefix: Prefix) -> bool:
+        """Whether no model caches so little: then there is nothing to place."""
+        return all(prefix.size * self.tokens_per_unit(m, prefix) < m.cache_min_tokens for m in self._models)
 
     def on(self, route: Route, tier: Tier, at_s: float) -> Route:
         """The same request on another tier, after a fault: what it should read there."""
@@ -330,7 +338,7 @@ class Affinity:
     def _miss(self, route: Route, hold: Hold | None, model: Model, at_s: float) -> str:
         """Why nothing should be read from the model's cache."""
         if route.prefix.size * self.tokens_per_unit(model, route.prefix) < model.cache_min_tokens:
-            return "below the minimum"
+            return _TOO_SHORT
         if hold is None:
             return "first request"
         before: Mapping[str, Sequence[Entry]] = hold.warm

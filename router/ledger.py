@@ -99,6 +99,11 @@ class Baseline:
             return None
         on = day(at_s)
         with self._lock:
+            if usage.input_tokens < self.model.cache_min_tokens:  # the same every way
+                usd = cost(self._billed(self._arms[0], usage, 0, 0), self.model, on)
+                for arm in self._arms:
+                    arm.total_usd += usd or Decimal(0)
+                return usd
             before = min(arm.total_usd for arm in self._arms)
             for arm in self._arms:
                 if arm.has_tail and conversation:
