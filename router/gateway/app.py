@@ -137,7 +137,9 @@ class Gateway:
     def health(self) -> dict[str, Any]:
         """What is not as it should be: "ok", "degraded" (it serves; records wait on disk) or "draining"."""
         state = self.serving.router.affinity.state
-        trouble = {"database": self.journal.trouble, "redis": self.rates.trouble, "state": state.trouble}
+        trouble = {"database": self.journal.trouble, "state": state.trouble}
+        if self.serving.gateway.redis_url:
+            trouble["redis"] = self.rates.trouble
         status = "draining" if self.draining else "degraded" if any(trouble.values()) else "ok"
         said = {name: f"away: {why}" if why else "ok" for name, why in trouble.items()}
         return {"status": status, **said, "journal_backlog_bytes": self.journal.backlog_bytes}

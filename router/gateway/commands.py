@@ -132,13 +132,14 @@ def revoke(name_or_id: str, config: str | None) -> None:
 
 
 @click.command()
+@_config
 @_json
-def doctor(as_json: bool) -> None:
+def doctor(config: str | None, as_json: bool) -> None:
     """Check settings, artifact, keys, providers, clock, state folder, database, Redis and port. Exit 1 on failures.
 
     No key leaves this machine and nothing is billed.
     """
-    found = list(doctors.examine())
+    found = list(doctors.examine(config))
     if as_json:
         click.echo(msgspec.json.encode(found))
     else:

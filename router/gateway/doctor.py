@@ -34,17 +34,16 @@ class Finding(msgspec.Struct, frozen=True):
     remedy: str = ""
 
 
-def examine() -> Iterator[Finding]:
-    """Every check in order; the later ones need the settings to be readable."""
+def examine(config: str | None = None) -> Iterator[Finding]:
+    """Every check in order, with the settings of that file; the later ones need them to be readable."""
     try:
-        settings = settings_module.load()
+        settings = settings_module.load(config)
         yield Finding("settings", "ok", "readable, every key known")
         serving = Serving.load(settings)
     except TierwiseError as exc:
         yield Finding("settings", "fail", str(exc), "mend what is named")
         return
-    manifest = serving.router.manifest
-    yield Finding("artifact", "ok", f"{manifest.name}, files as its manifest says")
+    yield Finding("artifact", "ok", f"{serving.router.artifact_name}, files as its manifest says")
     yield from _keys(serving)
     yield from _upstreams(serving)
     yield _folder(serving)
