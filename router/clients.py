@@ -18,8 +18,9 @@ from typing import Any, TypeVar, get_origin
 
 from router import usage as usages
 from router.attempts import Attempts
-from router.engine import Router, unasked
+from router.engine import Router
 from router.errors import ClientError
+from router.options import unasked
 from router.rules import Context
 from router.types import Api, Body, Plan, Reason, Record, Usage
 

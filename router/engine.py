@@ -20,6 +20,7 @@ from router.classifier import Classifier
 from router.errors import ClientError, RequestError
 from router.faults import Breaker
 from router.ledger import Baseline, Ledger
+from router.options import CallOptions, unasked
 from router.rollout import Verdict
 from router.rules import Context, Rule, Rules
 from router.state import State, open_state
@@ -47,41 +48,6 @@ ESTIMATED = "usage estimated: the reply reported none"
 """The note in a record whose counts and cost are estimates."""
 
 _TIERS = tuple(Tier)
-
-
-class CallOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one call may ask of the router: the body's `router` field, which is taken out before sending.
-
-    `min_tier` and `max_tier` bound where the call may go, faults included; None leaves that side open.
-    `conversation_id` names the conversation, which is else known by its history; calls of one `traffic_class` share
-    what is learned about caching them. `dry_run` decides and notes it, but sends the call to the top tier.
-    """
-
-    operating_point: str | None = None
-    min_tier: Tier | None = None
-    max_tier: Tier | None = None
-    conversation_id: str | None = None
-    traffic_class: str | None = None
-    dry_run: bool = False
-
-    @classmethod
-    def of(cls, body: Body) -> CallOptions:
-        """Read from a body. Raises RequestError, naming the field, for an unknown option or tier."""
-        try:
-            options = msgspec.convert(body.get("router") or {}, cls)
-        except (msgspec.ValidationError, UnicodeEncodeError) as exc:
-            raise RequestError(
-                f"`router` is {body['router']!r}: {exc}; expected any of {', '.join(cls.__struct_fields__)}"
-            ) from exc
-        if options.min_tier and options.max_tier and not options.allow(options.min_tier):
-            raise RequestError(f"`router` asks for min_tier {options.min_tier} above max_tier {options.max_tier}")
-        return options
-
-    def allow(self, tier: Tier) -> bool:
-        """Whether a tier is within the bounds."""
-        low = _TIERS.index(self.min_tier) if self.min_tier else 0
-        high = _TIERS.index(self.max_tier) if self.max_tier else len(_TIERS) - 1
-        return low <= _TIERS.index(tier) <= high
 
 
 class Router:
@@ -560,8 +526,3 @@ def conversation_key(name: str | None, prefix: Prefix | None = None) -> str:
     if prefix is None:
         return ""
     return rollout.key_of(f"k:{prefix.keys[0]:x}" if len(prefix.keys) else f"p:{prefix.head_key}")
-
-
-def unasked(body: Body) -> dict[str, Any]:
-    """A body as it is sent: without what it asks of the router."""
-    return {name: value for name, value in body.items() if name != "router"}

@@ -20,7 +20,7 @@ import aiohttp
 from router import conversation, dialect, interpreter
 from router import usage as usages
 from router.attempts import Attempts
-from router.engine import Router, unasked
+from router.engine import Router
 from router.errors import RequestError, TierwiseError
 from router.gateway import wire
 from router.gateway.frames import Frames, TranslatedFrames
@@ -28,6 +28,7 @@ from router.gateway.keys import Key
 from router.gateway.serving import Serving
 from router.gateway.store import Entry
 from router.gateway.wire import RawHeaders, Refusal
+from router.options import unasked
 from router.rules import Context
 from router.types import Api, Plan, Reason, Ttl, Usage
 
