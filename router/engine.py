@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -39,6 +39,9 @@ from router.types import (
     TurnState,
     Usage,
 )
+
+if TYPE_CHECKING:
+    from router.completion import Completion
 
 AUTO = "auto"
 """The model name that asks for a decision: "auto", or "auto:quality" for another operating point."""
@@ -349,6 +352,18 @@ class Router:
             return None
         awake = [tier for tier in higher if not self.breaker.rests(self.fleet.models[tier].id)]
         return self._moved(decision, awake[0] if awake else higher[-1], Reason.PROVIDER_FAULT, why)
+
+    def complete(self, messages: str | Sequence[Mapping[str, Any]], /, **options: Any) -> Completion:
+        """One call in one form over a fleet that may mix providers, sent and accounted for: see `router.complete`."""
+        from router import completion  # it stands above; this is only where one looks for it
+
+        return completion.complete(self, messages, **options)
+
+    async def complete_async(self, messages: str | Sequence[Mapping[str, Any]], /, **options: Any) -> Completion:
+        """`complete` for a running event loop."""
+        from router import completion
+
+        return await completion.complete_async(self, messages, **options)
 
     def record(self, plan: Plan, usage: Usage, notes: tuple[str, ...] = (), *, reply_chars: int = 0) -> Record:
         """Account for a reply: its cost and the baseline's at the day's prices, written to the store, if any.

@@ -177,7 +177,7 @@ def test_what_a_format_cannot_say_goes_up_to_a_model_that_reads_it(
 
 
 def test_an_explicit_model_is_only_accounted(mixed: Router, upstream: Upstream, clients: dict[str, Any]) -> None:
-    answer = complete(mixed, "hi", model="gpt-4o", clients=clients)
+    answer = mixed.complete("hi", model="gpt-4o", clients=clients)
     assert upstream.requests[-1]["model"] == "gpt-4o"
     assert answer.record is not None
     assert answer.record.reason is Reason.EXPLICIT_MODEL
