@@ -227,3 +227,21 @@ def test_what_is_hardly_cached_is_said_once(
     wait_for(lambda: gateway.records(25))
     assert caplog.text.count("on claude-haiku-4-5: 0% of input tokens read from cache; most misses: below the min") == 1
     assert "canary-class" not in caplog.text
+
+
+def test_claude_codes_session_is_known_by_its_header(gateway: Running) -> None:
+    """Also when the history was rewritten, as a compaction does."""
+    hard = "Prove that every bipartite regular graph has a perfect matching, and that the bound is tight for trees."
+    use = {"type": "tool_use", "id": "t1", "name": "run", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": "ok"}
+    rewritten = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": [use]},
+        {"role": "user", "content": [result]},
+    ]
+    tools = [{"name": "run", "input_schema": {"type": "object"}}]
+    for headers, reason in (({"x-claude-code-session-id": "s1"}, "held"), ({}, "suffices")):
+        first = {**HELLO, "tools": tools, "messages": [{"role": "user", "content": hard}]}
+        assert gateway.post("/v1/messages", first, headers).headers["x-tierwise-tier"] == "complex"
+        reply = gateway.post("/v1/messages", {**first, "messages": rewritten}, headers)
+        assert reply.headers["x-tierwise-reason"] == reason
