@@ -312,12 +312,13 @@ class Exchange:
         """What is sent: the caller's own bytes for a named model that speaks their format, else the planned body."""
         model = self._router.catalog.find(plan.decision.model)
         self._spoken, self._changes, self._hides_usage = plan.api, (), False
-        if plan.decision.reason is Reason.EXPLICIT_MODEL and (model is None or dialect.speaks(plan.api, model)):
+        speaks = model is None or dialect.speaks(plan.api, model)
+        if plan.decision.reason is Reason.EXPLICIT_MODEL and speaks:
             return self._raw if self._asked_same else wire.encode(plan.body)
         body: Any = plan.body
-        if self._endpoint.counts_only:
+        if self._endpoint.counts_only:  # nothing is cached by counting
             body = {**unasked(wire.decode(self._raw)), "model": plan.decision.model}
-        if model is not None:
+        if model is not None and (self._endpoint.counts_only or not speaks):
             head, tail = (plan.route.head, plan.route.tail) if plan.route else (Ttl.SHORT, _tail(body))
             said = interpreter.interpret(body, plan.api, model, head=head, tail=tail, version=self._version())
             body, self._spoken, self._changes = said.body, said.api, said.notes
