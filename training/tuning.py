@@ -153,6 +153,8 @@ def _print_choice(choice: Choice, fleet: Fleet, name: str, report: dict[str, Any
         click.echo(f"rule        up to {report['max_words']} words and none of the terms -> simple, else the top tier")
     else:
         click.echo(f"point       {name}: simple {choice.thresholds[0]:.3f}, moderate {choice.thresholds[1]:.3f}")
+        if min(choice.thresholds) < 0.5:
+            click.echo("            below one half: right for traffic like these labels; other texts go down on a guess")
     proof = f", proved on {choice.n_proof:,} rows" if choice.target.kind != "share" else ""
     click.echo(f"target      {choice.claim}{proof}")
     click.echo(
