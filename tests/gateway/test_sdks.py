@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import subprocess
 from decimal import Decimal
 from typing import Any
 
@@ -245,3 +247,19 @@ def test_claude_codes_session_is_known_by_its_header(gateway: Running) -> None:
         assert gateway.post("/v1/messages", first, headers).headers["x-tierwise-tier"] == "complex"
         reply = gateway.post("/v1/messages", {**first, "messages": rewritten}, headers)
         assert reply.headers["x-tierwise-reason"] == reason
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize("streams", [False, True])
+def test_curl(gateway: Running, upstream: Upstream, streams: bool) -> None:
+    body = json.dumps({"model": "auto", "messages": ASK, "stream": streams})
+    command = ["curl", "-sSN", "--fail", f"{gateway.url}/v1/chat/completions", "-H", "content-type: application/json"]
+    said = subprocess.run([*command, "-d", body], capture_output=True, check=True, text=True).stdout
+    if streams:
+        *chunks, done = said.strip().split("\n\n")
+        assert done == "data: [DONE]"
+        deltas = [json.loads(chunk.removeprefix("data: "))["choices"][0]["delta"] for chunk in chunks]
+        text = "".join(delta.get("content") or "" for delta in deltas)
+    else:
+        text = json.loads(said)["choices"][0]["message"]["content"]
+    assert text.startswith(f"[simulated reply of {upstream.requests[0]['model']}]")
