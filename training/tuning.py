@@ -154,7 +154,7 @@ def _print_choice(choice: Choice, fleet: Fleet, name: str, report: dict[str, Any
     else:
         click.echo(f"point       {name}: simple {choice.thresholds[0]:.3f}, moderate {choice.thresholds[1]:.3f}")
         if min(choice.thresholds) < 0.5:
-            click.echo("            below one half: right for traffic like these labels; other texts go down on a guess")
+            click.echo("            below one half: right for traffic like these labels, a guess for other texts")
     proof = f", proved on {choice.n_proof:,} rows" if choice.target.kind != "share" else ""
     click.echo(f"target      {choice.claim}{proof}")
     click.echo(

@@ -7,7 +7,6 @@ attempt, or a stronger model, is possible until the first byte has gone to the c
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
 import secrets
 import time
@@ -23,14 +22,14 @@ from router.attempts import Attempts
 from router.engine import Router
 from router.errors import RequestError, TierwiseError
 from router.gateway import wire
-from router.gateway.frames import Frames, TranslatedFrames
+from router.gateway.call import APIConnectionError, APITimeoutError, Call, UpstreamError
+from router.gateway.frames import Frames
 from router.gateway.keys import Key
 from router.gateway.serving import Serving
 from router.gateway.store import Entry
 from router.gateway.wire import RawHeaders, Refusal
-from router.options import unasked
 from router.rules import Context
-from router.types import Api, Plan, Reason, Ttl, Usage
+from router.types import Api, Usage
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -40,42 +39,8 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("tierwise")
 
 _PROCESS, _NUMBERS = secrets.token_hex(8), count()  # request ids: unique without asking the kernel each time
-_SKIPPED = ("User-Agent", "Accept", "Content-Type")  # headers that aiohttp would add of its own
 _WATCH_AFTER_S = 0.05  # most replies take longer; looking for a caller who leaves costs a task of its own
 _LINGER_S = 2.0
-_ANTHROPIC_VERSION = "2023-06-01"  # the only one: https://platform.claude.com/docs/en/api/versioning (2026-11-22)
-_PATHS = {Api.MESSAGES: "/v1/messages", Api.CHAT: "/chat/completions", Api.RESPONSES: "/responses"}
-_LARGE_BYTES = 1 << 20  # above it aiohttp wants a file rather than bytes
-
-# The status that each error event stands for: https://platform.claude.com/docs/en/api/errors (2026-11-22)
-_STATUS_OF = {"overloaded_error": 529, "rate_limit_error": 429, "api_error": 500, "timeout_error": 504}
-
-
-class UpstreamError(Exception):
-    """A provider's refusal, with the attributes of an SDK's exception that `faults.read` looks at."""
-
-    def __init__(self, status: int, headers: RawHeaders, body: bytes) -> None:
-        super().__init__(f"status {status}")
-        reply = wire.read_reply(body)
-        error = reply.get("error") if isinstance(reply, dict) else None
-        error = error if isinstance(error, dict) else {}
-        details = error.get("details")
-        self.status_code = status
-        self.type = error.get("type")
-        self.code = error.get("code")
-        self.error_code = details.get("error_code") if isinstance(details, dict) else None
-        self.raw_headers = headers
-        self.body = body
-        self.response = self
-        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
-
-
-class APIConnectionError(Exception):
-    """The provider was not reached, or broke off. Named as the SDKs name it, which is what `faults.read` knows."""
-
-
-class APITimeoutError(APIConnectionError):
-    """The provider did not answer in time."""
 
 
 class Endpoint:
@@ -108,13 +73,9 @@ class Exchange:
         self._started_s = time.perf_counter()
         self._key: Key | None = None
         self._raw = b""
-        self._asked_same = True
-        self._spoken = endpoint.api
         self._router: Router
         self._attempts: Attempts | None = None
-        self._hides_usage = False
-        self._changes: tuple[str, ...] = ()
-        self._response: aiohttp.ClientResponse | None = None
+        self._call: Call
         self._begun = False
         self._recorded = False
         self._body_read = False
@@ -170,9 +131,9 @@ class Exchange:
             self._watching.cancel()
             if self._watcher is not None:
                 self._watcher.cancel()
-            if self._response is not None:
-                self._response.close()
-            if self._cut_off and not self._recorded and self._attempts is not None and self._response is not None:
+            if self._attempts is not None:
+                self._call.close()
+            if self._cut_off and not self._recorded and self._attempts is not None and self._call.answered:
                 usage = usages.UNREPORTED if self._meter is None else self._meter.usage()
                 self._record(usage, (f"{self._cut_off} before the end: usage is what had been reported",))
 
@@ -226,7 +187,18 @@ class Exchange:
         self._router = self._serving.router_for(self._api, self._key)
         context = self._context()
         plan = self._router.plan(asked, self._api, context, counts_only=self._endpoint.counts_only)
-        self._asked_same = asked is body and "router" not in body
+        unchanged = self._raw if asked is body and "router" not in body else None
+        endpoint = self._endpoint
+        self._call = Call(
+            self._gateway.session,
+            self._serving,
+            self._router,
+            self._scope,
+            endpoint.path,
+            body,
+            unchanged,
+            counts_only=endpoint.counts_only,
+        )
         self._attempts = Attempts(self._router, plan, asked, self._limits.max_retries, context)
 
     def _context(self) -> Context:
@@ -239,7 +211,7 @@ class Exchange:
         assert attempts is not None
         while True:
             try:
-                response, first, frames = await self._ask(attempts.plan)
+                response, first, frames = await self._call.ask(attempts.plan)
                 break
             except (UpstreamError, APIConnectionError) as error:
                 self._gateway.metrics.fault(self._label(attempts.plan.decision.model))
@@ -254,88 +226,6 @@ class Exchange:
             await self._pass_on(response, first)
         else:
             await self._stream(response, frames, first)
-
-    async def _ask(self, plan: Plan) -> tuple[aiohttp.ClientResponse, bytes, Frames | None]:
-        """The provider's reply with its whole body, or with a stream's first frames. Raises what `Attempts` reads."""
-        upstream = self._serving.upstream_of(plan)
-        data: Any = self._payload(plan)
-        crosses = self._spoken is not self._api
-        passes_through = self._limits.access == "pass-through"
-        headers = wire.headers_on(self._scope["headers"], keep_credentials=passes_through, crosses=crosses)
-        if not passes_through:
-            headers += upstream.credentials()
-        if crosses and self._spoken is Api.MESSAGES:
-            headers.append(("anthropic-version", _ANTHROPIC_VERSION))
-        headers.append(("accept-encoding", "identity"))
-        if len(data) > _LARGE_BYTES:
-            data = io.BytesIO(data)
-        if crosses:
-            url = upstream.endpoint(_PATHS[self._spoken], "")
-        else:
-            url = upstream.endpoint(self._endpoint.path, self._scope["query_string"].decode("latin-1"))
-        if self._response is not None:
-            self._response.close()  # a stream that began with an error has not been read to its end
-        try:
-            response = self._response = await self._gateway.session.post(
-                url, data=data, headers=headers, skip_auto_headers=_SKIPPED, allow_redirects=False
-            )
-            if response.status == 200 and response.content_type == "text/event-stream":
-                frames = self._frames(plan)
-                return response, await self._first_frames(response, frames), frames
-            body = await response.read()
-        except aiohttp.ConnectionTimeoutError as exc:
-            raise APIConnectionError("no connection in time") from exc
-        except TimeoutError as exc:
-            raise APITimeoutError("no answer in time") from exc
-        except (aiohttp.ClientError, OSError) as exc:
-            raise APIConnectionError(type(exc).__name__) from exc
-        if response.status >= 400:
-            raise UpstreamError(response.status, wire.headers_back(response.raw_headers), body)
-        return response, body, None
-
-    async def _first_frames(self, response: aiohttp.ClientResponse, frames: Frames) -> bytes:
-        """The first whole frames; raises UpstreamError when the stream begins with an error."""
-        passed = b""
-        while not passed:
-            chunk = await response.content.readany()
-            if not chunk:
-                raise APIConnectionError("the stream ended before its first event")
-            passed = frames.feed(chunk)
-        if frames.error is not None:
-            body = wire.encode(frames.error)
-            error = frames.error["error"]
-            status = _STATUS_OF.get(str(error.get("type")) if isinstance(error, dict) else "", 502)
-            raise UpstreamError(status, [(b"content-type", b"application/json")], body)
-        return passed
-
-    def _payload(self, plan: Plan) -> bytes:
-        """What is sent: the caller's own bytes for a named model that speaks their format, else the planned body."""
-        model = self._router.catalog.find(plan.decision.model)
-        self._spoken, self._changes, self._hides_usage = plan.api, (), False
-        speaks = model is None or dialect.speaks(plan.api, model)
-        if plan.decision.reason is Reason.EXPLICIT_MODEL and speaks:
-            return self._raw if self._asked_same else wire.encode(plan.body)
-        body: Any = plan.body
-        if self._endpoint.counts_only:  # nothing is cached by counting
-            body = {**unasked(wire.decode(self._raw)), "model": plan.decision.model}
-        if model is not None and (self._endpoint.counts_only or not speaks):
-            head, tail = (plan.route.head, plan.route.tail) if plan.route else (Ttl.SHORT, _tail(body))
-            said = interpreter.interpret(body, plan.api, model, head=head, tail=tail, version=self._version())
-            body, self._spoken, self._changes = said.body, said.api, said.notes
-        if self._spoken is Api.CHAT and plan.api is Api.CHAT and body.get("stream"):
-            options = body.get("stream_options")
-            options = options if isinstance(options, dict) else {}
-            if not options.get("include_usage"):  # only then does the stream say what it cost
-                body = {**body, "stream_options": {**options, "include_usage": True}}
-                self._hides_usage = True
-        return wire.encode(body)
-
-    def _frames(self, plan: Plan) -> Frames:
-        if self._spoken is self._api:
-            return Frames(self._api, hides_usage=self._hides_usage)
-        options = plan.body.get("stream_options")
-        asked = isinstance(options, dict) and bool(options.get("include_usage"))
-        return TranslatedFrames(self._spoken, self._api, include_usage=asked)
 
     def _speaks(self) -> bool:
         assert self._attempts is not None
@@ -362,7 +252,7 @@ class Exchange:
             cost = self._record(usage, reply_chars=0 if usage.reported else usages.n_chars(reply))
             if cost is not None:
                 headers.append((b"x-tierwise-cost-usd", cost.encode()))
-            if self._spoken is not self._api:
+            if self._call.spoken is not self._api:
                 await self._interpreted(reply, headers)
                 return
         await self._reply(response.status, headers, body)
@@ -370,7 +260,7 @@ class Exchange:
     async def _interpreted(self, reply: Any, headers: RawHeaders) -> None:
         """A whole reply in the caller's format. What is none is the provider's fault, and is billed all the same."""
         try:
-            body = wire.encode(interpreter.reply(reply, self._spoken, self._api))
+            body = wire.encode(interpreter.reply(reply, self._call.spoken, self._api))
         except (TierwiseError, KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as exc:
             why = str(exc) if isinstance(exc, TierwiseError) else f"its reply cannot be read ({type(exc).__name__})"
             raise Refusal(502, "api_error", f"no answer from the provider: {why}") from exc
@@ -419,7 +309,7 @@ class Exchange:
         """The provider's own error, byte for byte; one of ours only where it sent none."""
         if isinstance(error, UpstreamError):
             body = error.body
-            if self._spoken is not self._api:
+            if self._call.spoken is not self._api:
                 said = wire.read_reply(body)
                 body = wire.encode(interpreter.error(said, error.status_code, self._api, self._request_id))
             await self._reply(error.status_code, error.raw_headers + self._own_headers(), body)
@@ -462,16 +352,11 @@ class Exchange:
         }
         return [(n, v.encode()) for n, v in values.items() if v and v.isascii() and v.isprintable()]
 
-    def _version(self) -> str | None:
-        """The caller's anthropic-version."""
-        headers = self._scope["headers"]
-        return next((value.decode("latin-1") for name, value in headers if name == b"anthropic-version"), None)
-
     def _usage(self, reply: Any) -> Usage:
         if not isinstance(reply, dict) or not isinstance(reply.get("usage"), dict):
             return usages.UNREPORTED
         try:
-            return usages.read(reply, self._spoken)
+            return usages.read(reply, self._call.spoken)
         except (TypeError, ValueError):  # counts that are no numbers
             return usages.UNREPORTED
 
@@ -492,7 +377,7 @@ class Exchange:
             record = self._router.record(
                 self._attempts.plan,
                 usage,
-                (*self._attempts.notes, *self._changes, *notes, f"request {self._request_id}", *whose),
+                (*self._attempts.notes, *self._call.changes, *notes, f"request {self._request_id}", *whose),
                 reply_chars=reply_chars,
             )
             self._gateway.keep(Entry(self._request_id, record, None if key is None else key.id))
@@ -523,8 +408,3 @@ class Exchange:
     def _label(self, model: str) -> str:
         """A model as a metric's label and in logs: callers can name anything, labels must stay few."""
         return model if self._router.catalog.find(model) is not None else "other"
-
-
-def _tail(body: Any) -> Ttl:
-    """How long a caller who named a model wants the conversation cached."""
-    return Ttl.SHORT if body.get("cache_control") else Ttl.NONE
