@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from router import conversation, translation
+from router import conversation, from_responses, translation
 from router.catalog import EFFORTS, Dialect, Model
+from router.errors import RequestError
 from router.types import Api, Body, Task
 
 NO_SAMPLING_SINCE = "2026-10-21"
@@ -73,7 +74,7 @@ def obstacle(body: Body, api: Api, model: Model, task: Task | None = None) -> st
     if task.has_tools and not model.tools:
         return f"tools, {model.id} calls none"
     if not speaks(api, model):
-        return translation.obstacle(body, api)
+        return _untranslatable(body, api, model)
     return _messages_obstacle(body, model) if api is Api.MESSAGES else _openai_obstacle(body, api, model)
 
 
@@ -88,8 +89,23 @@ def stays_on_model(body: Body) -> bool:
 
 
 def speaks(api: Api, model: Model) -> bool:
-    """Whether requests to a model are written in this format."""
+    """Whether requests to a model are written in this format. Gemini has no Responses API."""
+    if api is Api.RESPONSES and model.provider == "gemini":
+        return False
     return (api is Api.MESSAGES) == (model.provider == "anthropic")
+
+
+def _untranslatable(body: Body, api: Api, model: Model) -> str | None:
+    try:
+        if api is Api.MESSAGES:
+            translation.to_chat(body)
+            return None
+        chat = from_responses.to_chat(body)[0] if api is Api.RESPONSES else body
+        if model.provider == "anthropic":
+            translation.to_messages(chat)
+    except (RequestError, KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
+        return f"it cannot be translated: {exc}"
+    return None
 
 
 def _max_tokens(sent: dict[str, Any], api: Api, model: Model, notes: list[str]) -> None:

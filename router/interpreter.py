@@ -1,7 +1,7 @@
 """A request in one provider's format to a model that speaks another's, and its answer back; pure.
 
-Between Messages and OpenAI's formats, both ways: bodies, replies, errors, streams. A request in the Responses format is
-not translated; it goes to models that speak it.
+Between Messages, Chat Completions and Responses: bodies, replies, errors, streams. Messages are in the middle: an
+answer becomes one, and what the caller asked for is made of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from router import caching, dialect, replies, responses, translation
+from router import caching, dialect, from_responses, replies, responses, translation
 from router.catalog import Model
 from router.errors import RequestError
 from router.types import Api, Body, Ttl
@@ -46,9 +46,13 @@ def reply(answer: Mapping[str, Any], spoken: Api, asked: Api) -> dict[str, Any]:
     """A complete reply in the caller's format. Raises TierwiseError for a Responses reply that says it failed."""
     if spoken is asked:
         return dict(answer)
-    if asked is Api.CHAT:
-        return replies.to_completion(answer, int(time.time()))
-    return responses.to_message(answer) if spoken is Api.RESPONSES else replies.to_message(answer)
+    message = dict(answer)
+    if spoken is not Api.MESSAGES:
+        message = responses.to_message(answer) if spoken is Api.RESPONSES else replies.to_message(answer)
+    if asked is Api.MESSAGES:
+        return message
+    now = int(time.time())
+    return replies.to_completion(message, now) if asked is Api.CHAT else from_responses.to_response(message, now)
 
 
 def error(body: Any, status: int, asked: Api, request_id: str) -> dict[str, Any]:
@@ -66,34 +70,40 @@ class Events:
     `include_usage` is what a Chat Completions request asked for in its `stream_options`.
     """
 
-    def __init__(self, spoken: Api, *, include_usage: bool = False) -> None:
+    def __init__(self, spoken: Api, asked: Api, *, include_usage: bool = False) -> None:
+        now = int(time.time())
         self._spoken = spoken
-        self._chunks = replies.CompletionChunks(int(time.time()), include_usage=include_usage)
-        self._events = replies.MessageEvents()
+        self._messages = replies.MessageEvents()
         self._failed = False
+        self._told: replies.CompletionChunks | from_responses.ResponseEvents | None = None
+        if asked is Api.CHAT:
+            self._told = replies.CompletionChunks(now, include_usage=include_usage)
+        elif asked is Api.RESPONSES:
+            self._told = from_responses.ResponseEvents(now)
 
     def feed(self, event: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The events that one amounts to, often none."""
         if self._spoken is Api.MESSAGES:
-            return self._chunks.feed(event)
+            return self._as_asked([dict(event)])
         chunk = responses.to_chunk(event) if self._spoken is Api.RESPONSES else event
         if chunk is None:
             return []
         self._failed = self._failed or bool(chunk.get("error"))
-        return self._events.feed(chunk)
+        return self._as_asked(self._messages.feed(chunk))
 
     def end(self) -> list[dict[str, Any]]:
         """The events that close the caller's stream; none after an error, which has closed it."""
-        return [] if self._spoken is Api.MESSAGES or self._failed else self._events.end()
+        return [] if self._spoken is Api.MESSAGES or self._failed else self._as_asked(self._messages.end())
+
+    def _as_asked(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return events if self._told is None else [told for event in events for told in self._told.feed(event)]
 
 
 def _translated(body: Body, asked: Api, model: Model) -> tuple[Api, Body, tuple[str, ...]]:
     """Responses for tools that the model does not call over Chat Completions."""
-    if asked is Api.RESPONSES:
-        raise RequestError(f"{model.id} is not reached through the Responses API; send Chat Completions or Messages")
     try:
-        if asked is Api.CHAT:
-            return Api.MESSAGES, *translation.to_messages(body)
+        if asked is not Api.MESSAGES:
+            return _from_openai(body, asked, model)
         chat, notes = translation.to_chat(body)
         if not chat.get("tools") or model.dialect.chat_tools == "any":
             return Api.CHAT, chat, notes
@@ -103,3 +113,13 @@ def _translated(body: Body, asked: Api, model: Model) -> tuple[Api, Body, tuple[
     if body.get("stream"):
         sent["stream"] = True
     return Api.RESPONSES, sent, notes + left_out
+
+
+def _from_openai(body: Body, asked: Api, model: Model) -> tuple[Api, Body, tuple[str, ...]]:
+    chat, notes = from_responses.to_chat(body) if asked is Api.RESPONSES else (body, ())
+    if model.provider == "anthropic":
+        sent, lost = translation.to_messages(chat)
+        return Api.MESSAGES, sent, notes + lost
+    if chat.get("stream"):
+        chat = {**chat, "stream_options": {"include_usage": True}}
+    return Api.CHAT, chat, notes

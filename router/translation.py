@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from router.errors import RequestError
-from router.types import Api, Body
+from router.types import Body
 
 DEFAULT_MAX_TOKENS = 8192
 """The longest answer for a Chat Completions body that sets none: Messages requires one."""
@@ -95,17 +95,6 @@ def to_messages(body: Body, max_tokens: int = DEFAULT_MAX_TOKENS) -> tuple[dict[
     known |= {"parallel_tool_calls", "user", "safety_identifier", "service_tier", "reasoning_effort", "response_format"}
     _dropped(body, known, "Messages", notes)
     return sent, tuple(notes)
-
-
-def obstacle(body: Body, api: Api) -> str | None:
-    """Why a body cannot be said in the other provider's format; None when it can."""
-    if api is Api.RESPONSES:
-        return "the Responses API is OpenAI's alone"
-    try:
-        (to_chat if api is Api.MESSAGES else to_messages)(body)
-    except (RequestError, KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
-        return f"it cannot be translated: {exc}"
-    return None
 
 
 # ---- Messages -> Chat Completions -----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ USAGE = {
 
 def said(*events: dict[str, Any]) -> list[dict[str, Any]]:
     """A Responses stream as a Messages one, from its second event on."""
-    stream = Events(Api.RESPONSES)
+    stream = Events(Api.RESPONSES, Api.MESSAGES)
     given = ({"type": "response.created", "response": RESPONSE}, *events)
     return [told for event in given for told in stream.feed(event)][1:] + stream.end()
 
@@ -72,7 +72,8 @@ def test_an_error_that_is_none_becomes_one(body: Any) -> None:
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, Api.MESSAGES, "gpt-6-luna"),
         ({"messages": 3}, Api.MESSAGES, "gpt-6-luna"),
         ({"messages": ["x"]}, Api.CHAT, "claude-opus-4-7"),
-        ({"input": "hi"}, Api.RESPONSES, "claude-opus-4-7"),
+        ({"input": [{"role": "user"}]}, Api.RESPONSES, "claude-opus-4-7"),
+        ({"input": ["x"]}, Api.RESPONSES, "gemini-4-argon"),
     ],
 )
 def test_a_body_that_cannot_be_read_is_the_callers_mistake(body: dict[str, Any], asked: Api, model: str) -> None:

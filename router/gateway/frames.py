@@ -88,7 +88,7 @@ class TranslatedFrames(Frames):
     def __init__(self, spoken: Api, asked: Api, *, include_usage: bool) -> None:
         super().__init__(spoken)
         self._asked = asked
-        self._events = Events(spoken, include_usage=include_usage)
+        self._events = Events(spoken, asked, include_usage=include_usage)
 
     def flush(self) -> bytes:
         """Nothing: an unfinished frame cannot be translated."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import anthropic
 import openai
+import pydantic
 import pytest
 
 from router import Tier, faults
@@ -186,12 +187,81 @@ def test_tokens_are_estimated_where_the_provider_does_not_count_them(gateway: Ru
     assert len(gateway.records(1)) == 1
 
 
-def test_responses_go_to_models_that_speak_it(gateway: Running, upstream: Upstream) -> None:
-    refused = gateway.post("/v1/responses", {"model": "complex", "input": "hi"})
-    assert refused.status_code == 400
-    assert "not reached through the Responses API" in refused.json()["error"]["message"]
-    assert gateway.post("/v1/responses", {"model": "auto", "input": "hi"}).status_code == 200
-    assert upstream.requests[0]["model"] == SIMPLE
+RESPONSES_TOOL: Any = {"type": "function", "name": "weather", "parameters": SCHEMA, "strict": False}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(("tier", "model"), [("moderate", MODERATE), ("complex", COMPLEX)])
+def test_responses(
+    gpt: openai.OpenAI, gateway: Running, upstream: Upstream, tier: str, model: str, streamed: bool
+) -> None:
+    """As Codex asks, with an image, reasoning of a model before, and a tool that was called."""
+    upstream.scripts.append(CALLS)
+    image = {"type": "input_image", "image_url": f"data:image/png;base64,{PIXEL}", "detail": "auto"}
+    said: Any = [
+        {"role": "user", "content": [{"type": "input_text", "text": "Where is it, and how is the weather?"}, image]},
+        {"type": "reasoning", "id": "rs_1", "summary": []},
+        {"role": "assistant", "content": [{"type": "output_text", "text": "In Oslo."}]},
+        {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": '{"city": "Bergen"}'},
+        {"type": "function_call_output", "call_id": "c1", "output": "Rain"},
+        {"role": "user", "content": "And in Oslo?"},
+    ]
+    body: Any = {"model": tier, "instructions": SYSTEM, "input": said, "tools": [RESPONSES_TOOL], "store": False}
+    if streamed:
+        with gpt.responses.stream(**body) as stream:
+            kinds = [event.type for event in stream]
+            response = stream.get_final_response()
+        assert (kinds[0], kinds[-1]) == ("response.created", "response.completed")
+        assert "response.function_call_arguments.delta" in kinds
+    else:
+        response = gpt.responses.create(**body)
+    assert (response.model, response.status, response.output_text) == (model, "completed", "I look it up.")
+    call = response.output[-1]
+    assert call.type == "function_call"
+    assert (call.name, json.loads(call.arguments)) == ("weather", {"city": "Oslo"})
+    (bill,) = upstream.bills
+    assert response.usage is not None
+    assert response.usage.input_tokens == bill.fresh + bill.write_short + bill.read
+    assert response.usage.output_tokens == bill.output
+    (row,) = gateway.records(1)
+    assert Decimal(row["cost_picousd"]) / 10**12 == bill.usd
+    assert "reasoning items dropped" in row["notes"]
+    again = [*said, *(item.model_dump(exclude_none=True) for item in response.output)]
+    again.append(
+        {"type": "function_call_output", "call_id": call.call_id, "output": [{"type": "input_text", "text": "Sun"}]}
+    )
+    last = gpt.responses.create(**{**body, "input": again, "max_output_tokens": 5})
+    assert (last.status, last.incomplete_details and last.incomplete_details.reason) == (
+        "incomplete",
+        "max_output_tokens",
+    )
+
+
+def test_what_only_the_responses_api_has_stays_there(gateway: Running, upstream: Upstream) -> None:
+    for extra in ({"previous_response_id": "r"}, {"tools": [{"type": "web_search"}]}):
+        refused = gateway.post("/v1/responses", {"model": "complex", "input": "hi", **extra})
+        assert refused.status_code == 400
+        assert "cannot be said to another provider's model" in refused.json()["error"]["message"]
+    assert not upstream.requests
+    hard = "Prove that every bipartite regular graph has a perfect matching, and that the bound is tight for trees."
+    for extra in ({}, {"tools": [{"type": "web_search"}], "router": {"max_tier": "simple"}}):
+        reply = gateway.post("/v1/responses", {"model": "auto", "input": hard, **extra})
+        assert (reply.status_code, reply.headers["x-tierwise-model"]) == (200, SIMPLE if extra else COMPLEX)
+
+
+def test_a_schema_and_a_broken_stream_in_responses(
+    gpt: openai.OpenAI, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Weather(pydantic.BaseModel):
+        city: str
+
+    upstream.scripts.append(Reply('{"city": "Oslo"}'))
+    parsed = gpt.responses.parse(model="moderate", input="Where?", text_format=Weather)
+    assert parsed.output_parsed == Weather(city="Oslo")
+    monkeypatch.setattr(faults, "FIRST_PAUSE_S", 0.001)
+    upstream.failures += [Failure(cut_after=4)] * 9
+    events = list(gpt.responses.create(model="complex", input="hi", stream=True))
+    assert events[-1].type == "error"
 
 
 def test_headers_and_keys_of_one_provider_do_not_reach_the_other(serve: Serve) -> None:
