@@ -27,7 +27,7 @@ BATCH_FACTOR = Decimal("0.5")
 https://developers.openai.com/api/docs/guides/batch, 2026-11-25."""
 
 _MTOK = Decimal(1_000_000)
-_PICO = Decimal(10) ** 12  # SQL sums integers exactly; every price is a multiple of 1e-10 USD a token
+PICO = Decimal(10) ** 12  # SQL sums integers exactly; every price is a multiple of 1e-10 USD a token
 
 
 def cost(usage: Usage, model: Model | None, on: dt.date) -> Decimal | None:
@@ -204,28 +204,7 @@ class Ledger:
 
     def write(self, record: Record, request_id: str | None = None, key: str | None = None) -> None:
         """Append one record; a gateway names the request and whose key it came with."""
-        usage = record.usage
-        row = (
-            record.at.isoformat(),
-            record.tier,
-            record.model,
-            record.reason,
-            json.dumps(dict(record.p_suffices)),
-            usage.fresh_tokens,
-            usage.cache_read_tokens,
-            usage.cache_write_short_tokens,
-            usage.cache_write_long_tokens,
-            usage.output_tokens,
-            usage.reported,
-            _pico(record.cost_usd),
-            record.baseline_model,
-            _pico(record.baseline_cost_usd),
-            json.dumps(record.notes),
-            record.artifact,
-            record.conversation,
-            request_id,
-            key,
-        )
+        row = (record.at.isoformat(), *columns(record), request_id, key)
         with self._lock:
             self._db.execute(f"INSERT INTO records VALUES (NULL{', ?' * len(row)})", row)
 
@@ -259,7 +238,7 @@ class Ledger:
             rows = [dict(zip(names, row, strict=True)) for row in cursor]
         for row in rows:
             for money in ("cost_usd", "baseline_cost_usd"):
-                row[money] = None if row[money] is None else Decimal(row[money]) / _PICO
+                row[money] = None if row[money] is None else Decimal(row[money]) / PICO
         return rows
 
     def _prepare(self) -> None:
@@ -289,5 +268,29 @@ class Ledger:
         self._db.close()
 
 
-def _pico(usd: Decimal | None) -> int | None:
-    return None if usd is None else int(usd * _PICO)
+def columns(record: Record) -> tuple[Any, ...]:
+    """A record as the databases keep it, but for its time: the columns from `tier` to `conversation`."""
+    usage = record.usage
+    return (
+        record.tier,
+        record.model,
+        record.reason,
+        json.dumps(dict(record.p_suffices)),
+        usage.fresh_tokens,
+        usage.cache_read_tokens,
+        usage.cache_write_short_tokens,
+        usage.cache_write_long_tokens,
+        usage.output_tokens,
+        usage.reported,
+        picousd(record.cost_usd),
+        record.baseline_model,
+        picousd(record.baseline_cost_usd),
+        json.dumps(record.notes),
+        record.artifact,
+        record.conversation,
+    )
+
+
+def picousd(usd: Decimal | None) -> int | None:
+    """USD as the databases keep it: whole picodollars, which sum exactly."""
+    return None if usd is None else int(usd * PICO)

@@ -177,15 +177,11 @@ class Application:
 
 
 def _starlette(gateway: Gateway, only_post: list[str]) -> Starlette:
-
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await gateway.start()
         yield
         await gateway.close()
-
-    async def health(_: Request) -> Response:
-        return JSONResponse({"status": "ok"})
 
     async def ready(_: Request) -> Response:
         found = gateway.health()
@@ -200,9 +196,6 @@ def _starlette(gateway: Gateway, only_post: list[str]) -> Starlette:
         gauges.database_up.set(gateway.journal.trouble is None)
         return Response(gauges.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    async def hello(_: Request) -> Response:
-        return Response(status_code=200)
-
     async def models(request: Request) -> Response:
         return _models(gateway, request)
 
@@ -212,32 +205,44 @@ def _starlette(gateway: Gateway, only_post: list[str]) -> Starlette:
         except Refusal as refusal:
             return _refused(request, refusal)
 
-    async def not_found(request: Request, _: Exception) -> Response:
-        refusal = Refusal(404, "not_found_error", f"no endpoint {request.method} {request.url.path[:200]!r}")
-        return _refused(request, refusal)
-
-    async def wrong_method(request: Request, _: Exception) -> Response:
-        return _refused(request, Refusal(405, "invalid_request_error", f"{request.method} is not allowed here"))
-
-    async def crashed(request: Request, exc: Exception) -> Response:
-        _logger.error("a bug of the gateway's: %s", type(exc).__name__, exc_info=exc)
-        return _refused(request, Refusal(500, "api_error", "a bug of the gateway's; its log says more"))
-
-    async def only_posted(request: Request) -> Response:
-        return await wrong_method(request, Exception())
-
     routes = [
-        *(Route(path, only_posted) for path in only_post),
+        *(Route(path, _only_posted) for path in only_post),
         Route("/v1/models", models),
         Route("/v1/models/{id:path}", models),
         Route("/v1/feedback", feedback, methods=["POST"]),
-        Route("/api/hello", hello, methods=["GET", "HEAD"]),
-        Route("/healthz", health),
+        Route("/api/hello", _hello, methods=["GET", "HEAD"]),
+        Route("/healthz", _alive),
         Route("/readyz", ready),
         Route("/metrics", metrics),
     ]
-    handlers: dict[Any, Any] = {404: not_found, 405: wrong_method, Exception: crashed}
+    handlers: dict[Any, Any] = {404: _not_found, 405: _wrong_method, Exception: _crashed}
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+
+
+async def _not_found(request: Request, _: Exception) -> Response:
+    refusal = Refusal(404, "not_found_error", f"no endpoint {request.method} {request.url.path[:200]!r}")
+    return _refused(request, refusal)
+
+
+async def _wrong_method(request: Request, _: Exception) -> Response:
+    return _refused(request, Refusal(405, "invalid_request_error", f"{request.method} is not allowed here"))
+
+
+async def _crashed(request: Request, exc: Exception) -> Response:
+    _logger.error("a bug of the gateway's: %s", type(exc).__name__, exc_info=exc)
+    return _refused(request, Refusal(500, "api_error", "a bug of the gateway's; its log says more"))
+
+
+async def _only_posted(request: Request) -> Response:
+    return await _wrong_method(request, Exception())
+
+
+async def _hello(_: Request) -> Response:
+    return Response(status_code=200)
+
+
+async def _alive(_: Request) -> Response:
+    return JSONResponse({"status": "ok"})
 
 
 def _models(gateway: Gateway, request: Request) -> Response:

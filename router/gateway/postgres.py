@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any, TypeVar
 
+import msgspec
 import psycopg
-from psycopg.rows import dict_row
 
-from router.gateway.store import Entry, Served, Spent, StoreAway, picousd, spent_by
+from router.gateway.store import Entry, Served, Spent, StoreAway, spent_by
+from router.ledger import PICO, columns, picousd
 from router.rollout import Feedback
-from router.types import Record
 
 ResultT = TypeVar("ResultT")
 
-_PICO = Decimal(10) ** 12
 _CONNECT_TIMEOUT_S = 5
 _STATEMENT_TIMEOUT_MS = 15_000
 
@@ -54,16 +52,6 @@ _SCHEMA_LOCK = 0x7469657277697365  # any fixed number: replicas that start toget
 
 _INSERT = f"INSERT INTO tierwise_records VALUES (DEFAULT{', %s' * 19}) ON CONFLICT (request_id) DO NOTHING"
 
-_BY_MODEL = """
-SELECT tier, model, COUNT(*) AS n_requests,
-  SUM(fresh_tokens)::BIGINT AS fresh_tokens, SUM(cache_read_tokens)::BIGINT AS cache_read_tokens,
-  SUM(cache_write_short_tokens)::BIGINT AS cache_write_short_tokens,
-  SUM(cache_write_long_tokens)::BIGINT AS cache_write_long_tokens, SUM(output_tokens)::BIGINT AS output_tokens,
-  SUM(cost_picousd) AS cost_usd, SUM(baseline_cost_picousd) AS baseline_cost_usd,
-  COUNT(*) FILTER (WHERE cost_picousd IS NULL) AS n_unpriced
-FROM tierwise_records GROUP BY tier, model ORDER BY MIN(id)
-"""
-
 
 class PostgresStore:
     """One connection, opened when first needed and again after it was lost. Used by one thread at a time."""
@@ -94,11 +82,6 @@ class PostgresStore:
 
         self._with(write)
 
-    def write(self, record: Record) -> None:
-        """Append one record, without a request of the gateway behind it: as `Ledger.write`."""
-        entry = Entry(f"rec_{record.at.timestamp():.6f}_{id(record):x}", record)
-        self._with(lambda db: db.execute(_INSERT, _row(entry)))
-
     def position(self, journal: str) -> int:
         """See Store."""
         query = "SELECT position FROM tierwise_journals WHERE name = %s"
@@ -113,15 +96,7 @@ class PostgresStore:
         """See Store."""
         query = "SELECT key, day, picousd FROM tierwise_spend WHERE day >= %s"
         rows = self._with(lambda db: db.execute(query, (since,)).fetchall())
-        return {(key, day): Decimal(pico) / _PICO for key, day, pico in rows}
-
-    def by_model(self) -> list[dict[str, Any]]:
-        """See Store."""
-        rows = self._with(lambda db: db.cursor(row_factory=dict_row).execute(_BY_MODEL).fetchall())
-        for row in rows:
-            for money in ("cost_usd", "baseline_cost_usd"):
-                row[money] = None if row[money] is None else Decimal(row[money]) / _PICO
-        return rows
+        return {(key, day): Decimal(pico) / PICO for key, day, pico in rows}
 
     def served(self, key: str | None, *, request_id: str = "", conversation: str = "") -> Served | None:
         """See Store."""
@@ -175,28 +150,9 @@ class PostgresStore:
 
 
 def _row(entry: Entry) -> tuple[Any, ...]:
-    record, usage = entry.record, entry.record.usage
-    return (
-        entry.request_id,
-        entry.key,
-        record.at,
-        record.tier,
-        _text(record.model),
-        record.reason,
-        json.dumps(dict(record.p_suffices)),
-        usage.fresh_tokens,
-        usage.cache_read_tokens,
-        usage.cache_write_short_tokens,
-        usage.cache_write_long_tokens,
-        usage.output_tokens,
-        usage.reported,
-        None if record.cost_usd is None else picousd(record.cost_usd),
-        record.baseline_model,
-        None if record.baseline_cost_usd is None else picousd(record.baseline_cost_usd),
-        json.dumps([_text(note) for note in record.notes]),
-        record.artifact,
-        record.conversation,
-    )
+    record = entry.record
+    kept = msgspec.structs.replace(record, model=_text(record.model), notes=tuple(map(_text, record.notes)))
+    return (entry.request_id, entry.key, record.at, *columns(kept))
 
 
 def _text(value: str) -> str:

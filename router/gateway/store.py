@@ -13,11 +13,11 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
-from router.ledger import Ledger
+from router.ledger import PICO, Ledger, picousd
 from router.rollout import Feedback
 from router.settings import GatewaySettings, Settings
 from router.types import Record
@@ -26,8 +26,6 @@ ResultT = TypeVar("ResultT")
 
 Spent = dict[tuple[str, dt.date], Decimal]
 """USD by key and day (UTC)."""
-
-_PICO = Decimal(10) ** 12
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -63,9 +61,6 @@ class Store(Protocol):
 
     def spent(self, since: dt.date) -> Spent:
         """What each key has spent, by day."""
-
-    def by_model(self) -> list[dict[str, Any]]:
-        """Totals a tier and model, as `Ledger.by_model`."""
 
     def served(self, key: str | None, *, request_id: str = "", conversation: str = "") -> Served | None:
         """Who served a request or, of late, a conversation; None when there is none, or it is not of that `key`."""
@@ -108,11 +103,6 @@ def spent_by(entries: Sequence[Entry]) -> Spent:
         if entry.key is not None and entry.record.cost_usd:
             spent[entry.key, entry.record.at.date()] += entry.record.cost_usd
     return spent
-
-
-def picousd(usd: Decimal) -> int:
-    """USD as the databases keep it: whole picodollars, which sum exactly."""
-    return int(usd * _PICO)
 
 
 class SqliteStore(Ledger):
@@ -161,7 +151,7 @@ class SqliteStore(Ledger):
         """See Store."""
         query = "SELECT key, day, picousd FROM gateway_spend WHERE day >= ?"
         rows = self._db.execute(query, (since.isoformat(),)).fetchall()
-        return {(key, dt.date.fromisoformat(day)): Decimal(pico) / _PICO for key, day, pico in rows}
+        return {(key, dt.date.fromisoformat(day)): Decimal(pico) / PICO for key, day, pico in rows}
 
     def served(self, key: str | None, *, request_id: str = "", conversation: str = "") -> Served | None:
         """See Store."""
