@@ -22,7 +22,7 @@ lint: $(VENV)/.installed-dev
 model: $(VENV)/.installed-dev            # rebuild the shipped artifact from ../shared/corpora (or CORPORA=DIR)
 	$(BIN)/python -m training build $(if $(CORPORA),--corpora $(CORPORA))
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/decision.py
 	$(BIN)/python benchmarks/dispatch.py
 

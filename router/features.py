@@ -1,11 +1,9 @@
-"""Text -> token ids and structural floats, in bounded time; the only importer of `tokenizers`.
+"""Text -> token ids and structural floats, in bounded time.
 
-Ids come from a cache keyed by whitespace-separated chunk and filled by the tokenizers library, so that a warm lookup
-costs a dict access a word: measured at 100 tokens, 10 us against 150 us for `Tokenizer.encode`. The ids are exactly
-those of `Tokenizer.encode(text, add_special_tokens=False)` on the same window (tests/test_features.py proves it on
-random Unicode), because the artifact's tokenizer cuts at white space first and never looks across it. The classifier
-gets each id once: repetition says how long a text is, not how hard (AUC on our own queries .79 with counts, .81
-without).
+Ids come from a cache keyed by whitespace-separated chunk, so that a warm lookup costs a dict access a word: measured at
+100 tokens, 10 us against 150 us for the tokenizers library's `Tokenizer.encode`. The ids are those of the whole window,
+because the artifact's tokenizer cuts at white space first and never looks across it. The classifier gets each id once:
+repetition says how long a text is, not how hard (AUC on our own queries .79 with counts, .81 without).
 """
 
 from __future__ import annotations
@@ -17,9 +15,9 @@ from math import log1p
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
 
-from router.errors import ArtifactCorrupt, RequestError
+from router.errors import RequestError
+from router.unigram import Unigram
 
 STRUCTURE = (
     "log_chars",
@@ -90,11 +88,8 @@ class Encoder:
     """Turns text into features. Safe to share between threads: the worst a race does is to fill a chunk twice."""
 
     def __init__(self, tokenizer_json: bytes, *, head_chars: int, tail_chars: int) -> None:
-        """Raises ArtifactCorrupt if the tokenizer cannot be parsed."""
-        try:
-            self._tokenizer = Tokenizer.from_buffer(tokenizer_json)
-        except Exception as exc:  # tokenizers raises bare Exception for malformed JSON
-            raise ArtifactCorrupt(f"tokenizer.json cannot be parsed: {exc}; reinstall or rebuild the artifact") from exc
+        """Raises ArtifactCorrupt if the tokenizer cannot be parsed or is of another kind."""
+        self._unigram = Unigram(tokenizer_json)
         self.head_chars = head_chars
         self.tail_chars = tail_chars
         self._ids_of_chunk: dict[str, tuple[int, ...]] = {}
@@ -120,7 +115,7 @@ class Encoder:
         return Features(np.fromiter(ids, np.int64, len(ids)), structure)
 
     def tokenize(self, text: str) -> list[int]:
-        """The ids of a whole text, as `Tokenizer.encode(text, add_special_tokens=False)` gives them."""
+        """The ids of a whole text, each as often as it occurs."""
         return [i for chunk in text.split() for i in self._ids_of_chunk.get(chunk) or self._miss(chunk)]
 
     def _distinct_ids(self, chunks: list[str]) -> dict[int, None]:
@@ -134,7 +129,7 @@ class Encoder:
         return dict.fromkeys(chain.from_iterable(ids_of_words))
 
     def _miss(self, chunk: str) -> tuple[int, ...]:
-        ids = tuple(self._tokenizer.encode(chunk, add_special_tokens=False).ids)
+        ids = tuple(self._unigram.encode(chunk))
         if len(chunk) <= _CACHE_CHUNK_CHARS:
             if len(self._ids_of_chunk) >= _CACHE_CHUNKS:
                 self._ids_of_chunk = {}

@@ -15,6 +15,7 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 
 from router.features import STRUCTURE, Encoder, window
+from router.unigram import START
 from training import vocabulary
 
 TEACHER = "intfloat/multilingual-e5-small"
@@ -130,7 +131,7 @@ def distil(texts: list[str], progress: Callable[[int, int], object]) -> Embeddin
 
 def _vectors(pieces: list[str], teacher: Any, progress: Callable[[int, int], object]) -> npt.NDArray[np.float64]:
     """float64 [n_pieces, DIMENSIONS], of mean length 1."""
-    words = [piece.removeprefix(vocabulary.START) or vocabulary.START for piece in pieces]
+    words = [piece.removeprefix(START) or START for piece in pieces]
     distinct = sorted(set(words), key=lambda word: (len(word), word))
     batches = [distinct[start : start + 512] for start in range(0, len(distinct), 512)]
     parts = []

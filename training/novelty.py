@@ -18,8 +18,9 @@ import numpy.typing as npt
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
+from router.unigram import START
 from training.embedding import Embedding
-from training.vocabulary import START, UNKNOWN, script
+from training.vocabulary import UNKNOWN, script
 
 N_SYNTHETIC = 600
 """Made-up texts of each kind in the fit."""

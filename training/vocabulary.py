@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
+from router.unigram import START, is_punctuation
+
 N_PIECES = 64_000
 """Size of the vocabulary. The whole one has 250,000 pieces in two cases, and half as many words for a text."""
 
@@ -22,8 +24,6 @@ NEW_WORD_SCORE = -13.0
 """ASCII words of 4 to 20 letters in so many training texts become pieces, at a rare piece's log probability."""
 
 UNKNOWN = "[UNK]"
-START = "▁"
-_SYMBOLS = "$+<=>^`|~"  # what the pre-tokenizer isolates besides Unicode's punctuation
 
 
 def tokenizer(model: Path, texts: list[str]) -> Tokenizer:
@@ -98,7 +98,7 @@ def _lower_case(pieces: Iterable[tuple[str, float]]) -> dict[str, float]:
         word = unicodedata.normalize("NFKC", piece.removeprefix(START)).lower()
         if not word or any(c.isspace() for c in word) or START in word:
             continue
-        isolated = [c in _SYMBOLS or unicodedata.category(c)[0] == "P" for c in word]
+        isolated = [is_punctuation(c) for c in word]
         if any(isolated) and len(word) > 1:
             continue
         # Punctuation stands alone, so it always comes with the mark of a word's start.
