@@ -18,6 +18,7 @@ from typing import Any, TypeVar, get_origin
 
 from router import usage as usages
 from router.attempts import Attempts
+from router.crossing import Crossing
 from router.engine import Router
 from router.errors import ClientError
 from router.options import unasked
@@ -91,7 +92,7 @@ def _post(client: Any, post: Callable[..., Any], path: str, **kwargs: Any) -> An
         return post(path, **kwargs)
     while True:
         try:
-            reply = post(path, **call.kwargs)
+            reply = post(call.path, **call.kwargs)
             break
         except Exception as error:
             wait_s = call.again(error)
@@ -110,7 +111,7 @@ async def _post_async(client: Any, post: Callable[..., Any], path: str, **kwargs
         return await post(path, **kwargs)
     while True:
         try:
-            reply = await post(path, **call.kwargs)
+            reply = await post(call.path, **call.kwargs)
             break
         except Exception as error:
             wait_s = call.again(error)
@@ -137,26 +138,34 @@ class _Call:
     """
 
     def __init__(
-        self, client: Any, plan: Plan, kwargs: dict[str, Any], body: Body, context: Context, *, counts_only: bool
+        self,
+        client: Any,
+        plan: Plan,
+        path: str,
+        kwargs: dict[str, Any],
+        body: Body,
+        context: Context,
+        *,
+        counts_only: bool,
     ) -> None:
         options = dict(kwargs.get("options") or {})
         if "extra_json" in options:
             options["extra_json"] = unasked(options["extra_json"])
+        self.path, self._given_path = path, path
         self._client = client
         self._body = body
         self._counts_only = counts_only
+        self._parser = options.get("post_parser")
         retries, has_one_address = int(options.get("max_retries", client.max_retries)), client.has_one_address
         self._attempts = Attempts(client.router, plan, body, retries, context, has_one_address=has_one_address)
         self._finished = False
         self._error = ""
         self._meter = usages.Meter(plan.api)
+        self._crossing: Crossing | None = None
         self.hides_usage_chunk = False
         self.raw = _header(options, _RAW_RESPONSE_HEADER)
-        self.kwargs = {**kwargs, "options": {**options, "max_retries": 0}}
+        self._given, self.kwargs = kwargs, {**kwargs, "options": {**options, "max_retries": 0}}
         self.needs_reading = not counts_only and not kwargs.get("stream") and self.raw != "stream"
-        if kwargs.get("stream") and not counts_only:
-            recorded = _recorded(kwargs["stream_cls"])
-            self.kwargs["stream_cls"] = type("RecordedStream", (recorded,), {"_call": self})
         self._use()
 
     @property
@@ -176,7 +185,7 @@ class _Call:
             return None
         counts_only, context = plain_path in _COUNT_TOKENS, _context(client, kwargs.get("options"))
         plan = client.router.plan(merged, api, context, counts_only=counts_only)
-        return cls(client, plan, {**kwargs, "body": body}, merged, context, counts_only=counts_only)
+        return cls(client, plan, path, {**kwargs, "body": body}, merged, context, counts_only=counts_only)
 
     def again(self, error: Exception) -> float | None:
         """Seconds until another attempt, on the same model or the next stronger one; None when there is to be none."""
@@ -194,27 +203,62 @@ class _Call:
 
     def _use(self) -> None:
         """Send by the attempts' plan from now on."""
-        plan = self._plan
+        plan, options = self._plan, self.kwargs["options"]
         if plan.decision.reason is not Reason.EXPLICIT_MODEL:
-            self.kwargs["options"].pop("extra_json", None)
+            options.pop("extra_json", None)
             counted = {**unasked(self._body), "model": plan.decision.model}  # nothing is cached by counting
             self.kwargs["body"] = counted if self._counts_only else plan.body
+            self._cross(options)
         if self.kwargs.get("stream") and not self._counts_only:
-            self._ask_for_usage()
+            recorded = _recorded(self.kwargs["stream_cls"])
+            self.kwargs["stream_cls"] = type("RecordedStream", (recorded,), {"_call": self})
+            if self._crossing is None:
+                self._ask_for_usage()
+
+    def _cross(self, options: dict[str, Any]) -> None:
+        """Ask on Responses what the model does not take on Chat Completions; on its own path what it does."""
+        plan = self._plan
+        model = self._client.router.catalog.find(plan.decision.model)
+        needed = not self._counts_only and Crossing.needed(plan, model)
+        self._crossing = Crossing(plan, model, self._given, self._parser) if needed else None
+        self.path = self._given_path if self._crossing is None else self._crossing.path
+        self._meter = usages.Meter(plan.api if self._crossing is None else Api.RESPONSES)
+        self.kwargs |= {name: self._given[name] for name in ("cast_to", "stream_cls") if name in self._given}
+        if self._crossing is not None:
+            self.kwargs |= {"body": self._crossing.body, **self._crossing.types()}
+        is_whole = self._crossing is not None and not self.kwargs.get("stream")
+        options.pop("post_parser", None)
+        if (parser := self._crossed if is_whole else self._parser) is not None:
+            options["post_parser"] = parser
+
+    def _crossed(self, response: Any) -> Any:
+        """The SDK's `post_parser`: a Responses reply as the caller's."""
+        assert self._crossing is not None
+        try:
+            return self._crossing.reply(response)
+        except Exception:  # it is billed all the same
+            self._record(self._crossing.usage, ("the reply is none, or could not be read",))
+            raise
 
     def finish(self, reply: Any) -> None:
         """Account for a complete reply."""
-        usage = usages.read(reply, self._plan.api)
+        usage = usages.read(reply, self._plan.api) if self._crossing is None else self._crossing.usage
         self._record(usage, reply_chars=0 if usage.reported else usages.n_chars(reply))
 
-    def keep(self, event: Any) -> bool:
-        """Take in one stream event; False if the caller, who did not ask for it, should not see it."""
+    def told(self, event: Any, request: Any) -> Iterator[Any]:
+        """What the caller sees of one stream event, which is taken in; not the usage that they did not ask for."""
         self._meter.add(event)
-        if (
-            getattr(event, "type", None) == "error"
-        ):  # Responses: the SDK raises nothing, the event is the caller's to see
+        if self._crossing is not None:
+            yield from self._crossing.feed(event, request)
+            return
+        if getattr(event, "type", None) == "error":  # Responses: the SDK raises nothing, it is the caller's to see
             self._error = str(getattr(event, "code", None) or getattr(event, "message", None))
-        return not (self.hides_usage_chunk and getattr(event, "usage", None) and not event.choices)
+        if not (self.hides_usage_chunk and getattr(event, "usage", None) and not event.choices):
+            yield event
+
+    def rest(self, request: Any) -> Iterator[Any]:
+        """What the caller sees at the end of a stream."""
+        return iter(()) if self._crossing is None else self._crossing.end(request)
 
     def end_stream(self, complete: bool) -> None:
         """Account for a stream that has ended, or was left early. Only the first call counts."""
@@ -227,7 +271,8 @@ class _Call:
     def _record(self, usage: Usage, notes: tuple[str, ...] = (), reply_chars: int = 0) -> None:
         self._finished = True
         try:
-            notes = (*self._attempts.notes, *notes)
+            changes = () if self._crossing is None else self._crossing.notes
+            notes = (*self._attempts.notes, *changes, *notes)
             record: Record = self._client.router.record(self._plan, usage, notes, reply_chars=reply_chars)
         except Exception as exc:  # the provider has answered and will bill: the reply must reach the caller
             _logger.warning("no record of a call to %s: %s: %s", self._plan.decision.model, type(exc).__name__, exc)
@@ -253,8 +298,10 @@ def _recorded(stream_cls: Any) -> type:
         complete = False
         try:
             for event in super(recorded, self).__stream__():
-                if self._call.keep(event):
-                    yield event
+                for told in self._call.told(event, self.response.request):
+                    yield told
+            for told in self._call.rest(self.response.request):
+                yield told
             complete = True
         finally:
             self._call.end_stream(complete)
@@ -263,8 +310,10 @@ def _recorded(stream_cls: Any) -> type:
         complete = False
         try:
             async for event in super(recorded, self).__stream__():
-                if self._call.keep(event):
-                    yield event
+                for told in self._call.told(event, self.response.request):
+                    yield told
+            for told in self._call.rest(self.response.request):
+                yield told
             complete = True
         finally:
             self._call.end_stream(complete)

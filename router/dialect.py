@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from router import conversation, from_responses, translation
+from router import conversation, from_responses, responses, translation
 from router.catalog import EFFORTS, Dialect, Model
 from router.errors import RequestError
 from router.types import Api, Body, Task
@@ -40,11 +40,11 @@ def adapt(
     """A copy of `body` that `model` accepts, and what was changed; unchanged for an unknown model.
 
     `version` is the request's anthropic-version header. Adapting twice changes nothing more. Lists and objects that
-    need no change are the caller's own; none is modified. A body in the format of another provider is left alone:
-    `router.translation` comes first.
+    need no change are the caller's own; none is modified. A body that the model is asked in another format is left
+    alone: `router.interpreter` comes first.
     """
     sent, notes = dict(body), list[str]()
-    if model is None or not speaks(api, model):
+    if model is None or spoken(body, api, model) is not api:
         return sent, ()
     _max_tokens(sent, api, model, notes)
     _effort(sent, api, model, notes)
@@ -53,17 +53,19 @@ def adapt(
         _tool_choice(sent, model, notes)
         _system_messages(sent, model, notes)
     else:
-        _chat_tools(sent, api, model, notes)
         _cache_fields(sent, api, model, notes)
     _sampling(sent, api, model, version, notes)
     return sent, tuple(notes)
 
 
-def obstacle(body: Body, api: Api, model: Model, task: Task | None = None) -> str | None:
+def obstacle(
+    body: Body, api: Api, model: Model, task: Task | None = None, tried: dict[Api, str | None] | None = None
+) -> str | None:
     """Why `model` cannot do what `body` asks, in words for a note; None when it can (after `adapt`).
 
     `task` is the body as read before, to save reading it again. A forced tool is an obstacle, although `adapt` has a
-    way round it, because a caller who forces one counts on getting it.
+    way round it, because a caller who forces one counts on getting it. `tried` keeps what came of translating the body
+    for the models before, for each format.
     """
     task = conversation.read(body) if task is None else task
     n_tokens = model.estimate_tokens(task.n_chars)
@@ -73,9 +75,13 @@ def obstacle(body: Body, api: Api, model: Model, task: Task | None = None) -> st
         return f"images, {model.id} reads none"
     if task.has_tools and not model.tools:
         return f"tools, {model.id} calls none"
-    if not speaks(api, model):
-        return _untranslatable(body, api, model)
-    return _messages_obstacle(body, model) if api is Api.MESSAGES else _openai_obstacle(body, api, model)
+    asked = spoken(body, api, model)
+    if asked is api:
+        return _messages_obstacle(body, model) if api is Api.MESSAGES else None
+    tried = {} if tried is None else tried
+    if asked not in tried:
+        tried[asked] = _untranslatable(body, api, asked)
+    return tried[asked]
 
 
 def stays_on_model(body: Body) -> bool:
@@ -95,14 +101,36 @@ def speaks(api: Api, model: Model) -> bool:
     return (api is Api.MESSAGES) == (model.provider == "anthropic")
 
 
-def _untranslatable(body: Body, api: Api, model: Model) -> str | None:
+def spoken(body: Body, api: Api, model: Model) -> Api:
+    """The format in which `model` is asked what `body`, in the format `api`, asks.
+
+    Its provider's; and Responses, not Chat Completions, for tools where the model calls them only there.
+    """
+    if model.provider == "anthropic":
+        return Api.MESSAGES
+    if api is Api.RESPONSES and model.provider != "gemini":
+        return Api.RESPONSES
+    return Api.RESPONSES if body.get("tools") and _calls_tools_on_responses(body, api, model) else Api.CHAT
+
+
+def _calls_tools_on_responses(body: Body, api: Api, model: Model) -> bool:
+    """Always; or unless it does not reason, which is what a caller of Chat Completions may have asked for."""
+    if model.dialect.chat_tools != "effort_none":
+        return model.dialect.chat_tools == "responses"
+    return (_asked_effort(body, api) or model.dialect.default_effort) != "none"
+
+
+def _untranslatable(body: Body, api: Api, asked: Api) -> str | None:
     try:
+        chat = body
         if api is Api.MESSAGES:
-            translation.to_chat(body)
-            return None
-        chat = from_responses.to_chat(body)[0] if api is Api.RESPONSES else body
-        if model.provider == "anthropic":
+            chat = translation.to_chat(body)[0]
+        elif api is Api.RESPONSES:
+            chat = from_responses.to_chat(body)[0]
+        if asked is Api.MESSAGES:
             translation.to_messages(chat)
+        elif asked is Api.RESPONSES:
+            responses.to_responses(chat)
     except (RequestError, KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
         return f"it cannot be translated: {exc}"
     return None
@@ -245,14 +273,6 @@ def _text_blocks(content: Any) -> Sequence[Any]:
     return [{"type": "text", "text": content}] if isinstance(content, str) and content else _items(content)
 
 
-def _chat_tools(sent: dict[str, Any], api: Api, model: Model, notes: list[str]) -> None:
-    """Function tools on Chat Completions, where the model calls them only without reasoning."""
-    needs_none = api is Api.CHAT and model.dialect.chat_tools == "effort_none" and sent.get("tools")
-    if needs_none and sent.get("reasoning_effort") is None:
-        sent["reasoning_effort"] = "none"
-        notes.append(f"reasoning_effort none set: {model.id} calls tools on Chat Completions only without reasoning")
-
-
 def _cache_fields(sent: dict[str, Any], api: Api, model: Model, notes: list[str]) -> None:
     known = model.dialect.cache
     for name in _CACHE_FIELDS:
@@ -332,17 +352,6 @@ def _messages_obstacle(body: Body, model: Model) -> str | None:
     edits = dialect.binds_thinking and not dialect.system_in_messages and any(map(_is_system, messages))
     if edits and any(map(_has_thinking, messages)):
         return f"system messages among thinking blocks, {model.id} would refuse the edited history"
-    return None
-
-
-def _openai_obstacle(body: Body, api: Api, model: Model) -> str | None:
-    if api is not Api.CHAT or not body.get("tools"):
-        return None
-    if model.dialect.chat_tools == "responses":
-        return f"tools on Chat Completions, {model.id} calls them on /responses"
-    asked = body.get("reasoning_effort")
-    if model.dialect.chat_tools == "effort_none" and asked not in (None, "none"):
-        return f"tools with reasoning_effort {asked} on Chat Completions, {model.id} calls them so on /responses"
     return None
 
 

@@ -35,7 +35,7 @@ def interpret(
     is the anthropic-version that is sent. Raises RequestError for what the model's format cannot say.
     """
     api, notes = asked, tuple[str, ...]()
-    if not dialect.speaks(asked, model):
+    if dialect.spoken(body, asked, model) is not asked:
         api, body, notes = _translated(body, asked, model)
         body = caching.apply(body, caching.plan(body, api, model, head=head, tail=tail), api)
     adapted, changes = dialect.adapt(body, api, model, version)
@@ -100,26 +100,22 @@ class Events:
 
 
 def _translated(body: Body, asked: Api, model: Model) -> tuple[Api, Body, tuple[str, ...]]:
-    """Responses for tools that the model does not call over Chat Completions."""
+    """Over Chat Completions, which all can be said in."""
+    api = dialect.spoken(body, asked, model)
+    chat, notes, lost = body, tuple[str, ...](), tuple[str, ...]()
     try:
-        if asked is not Api.MESSAGES:
-            return _from_openai(body, asked, model)
-        chat, notes = translation.to_chat(body)
-        if not chat.get("tools") or model.dialect.chat_tools == "any":
-            return Api.CHAT, chat, notes
-        sent, left_out = responses.to_responses(chat)
+        if asked is Api.MESSAGES:
+            chat, notes = translation.to_chat(body)
+        elif asked is Api.RESPONSES:
+            chat, notes = from_responses.to_chat(body)
+        if api is Api.MESSAGES:
+            chat, lost = translation.to_messages(chat)
+        elif api is Api.RESPONSES:
+            chat, lost = responses.to_responses(chat)
+            if asked is Api.CHAT:
+                lost = (f"asked on Responses: {model.id} calls tools with reasoning only there", *lost)
+        elif chat.get("stream"):
+            chat = {**chat, "stream_options": {"include_usage": True}}
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
         raise RequestError(f"the body cannot be translated for {model.id}: {type(exc).__name__}: {exc}") from exc
-    if body.get("stream"):
-        sent["stream"] = True
-    return Api.RESPONSES, sent, notes + left_out
-
-
-def _from_openai(body: Body, asked: Api, model: Model) -> tuple[Api, Body, tuple[str, ...]]:
-    chat, notes = from_responses.to_chat(body) if asked is Api.RESPONSES else (body, ())
-    if model.provider == "anthropic":
-        sent, lost = translation.to_messages(chat)
-        return Api.MESSAGES, sent, notes + lost
-    if chat.get("stream"):
-        chat = {**chat, "stream_options": {"include_usage": True}}
-    return Api.CHAT, chat, notes
+    return api, chat, notes + lost

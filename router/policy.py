@@ -38,9 +38,9 @@ def able(
     The top one always stays: where it cannot, what has to be changed is noted and the provider's own error is clearer
     than an answer from a tier that is not enough.
     """
-    tiers, notes = [], []
+    tiers, notes, tried = [], [], dict[Api, str | None]()
     for tier, model in fleet.models.items():
-        obstacle = dialect.obstacle(body or {"messages": ()}, api or _api(model), model, task)
+        obstacle = dialect.obstacle(body or {"messages": ()}, api or _api(model), model, task, tried)
         if obstacle is None or model is fleet.top:
             tiers.append(tier)
         if obstacle is not None:

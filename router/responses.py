@@ -1,7 +1,8 @@
 """A Chat Completions body over OpenAI's Responses API, and its reply as a message; pure.
 
 For the models that call function tools with reasoning there only (`Dialect.chat_tools`). Written from the types of
-openai 3.54 (types/responses/response_create_params.py, response.py), 2026-11-22. Nothing is stored at the provider.
+openai 3.54 (types/chat/completion_create_params.py, types/responses/response_create_params.py, response.py),
+2026-11-25. Nothing is stored at the provider unless the caller says so.
 """
 
 from __future__ import annotations
@@ -10,32 +11,88 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from router.errors import TierwiseError
-from router.translation import arguments
+from router.translation import arguments, dropped, plain, refuse
 from router.types import Body
 
-_SAME = ("model", "temperature", "top_p", "user", "service_tier", "parallel_tool_calls")
+_SAME = (
+    *("model", "temperature", "top_p", "user", "safety_identifier", "metadata", "service_tier", "parallel_tool_calls"),
+    *("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "moderation", "stream"),
+)
+_READ = {
+    *_SAME,
+    *("messages", "max_tokens", "max_completion_tokens", "tools", "tool_choice", "reasoning_effort", "response_format"),
+    *("verbosity", "store", "stream_options", "router", "n", "modalities"),
+}
+_MARK = "prompt_cache_breakpoint"
 
 
 def to_responses(chat: Body) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """A body made by `translation.to_chat` as a Responses body, and notes on what was left out."""
+    """A Chat Completions body as a Responses body, and notes on what was left out.
+
+    Raises RequestError for what has no counterpart: several choices, audio, web search, the functions of old, custom
+    (free-form) tools.
+    """
+    _check(chat)
     sent: dict[str, Any] = {name: chat[name] for name in _SAME if chat.get(name) is not None}
-    messages = chat["messages"]
-    if messages and messages[0]["role"] == "system":
+    messages = [plain(message) for message in chat.get("messages") or ()]
+    if messages and messages[0].get("role") == "system" and isinstance(messages[0].get("content"), str):
         sent["instructions"], messages = messages[0]["content"], messages[1:]
     sent["input"] = [item for message in messages for item in _items(message)]
-    sent["store"] = False
-    if chat.get("max_completion_tokens") is not None:
-        sent["max_output_tokens"] = chat["max_completion_tokens"]
+    sent["store"] = bool(chat.get("store"))
+    most = chat.get("max_completion_tokens") or chat.get("max_tokens")
+    if most is not None:
+        sent["max_output_tokens"] = most
     if chat.get("tools"):
-        sent["tools"] = [{"strict": False, **tool["function"], "type": "function"} for tool in chat["tools"]]
+        sent["tools"] = [_tool(plain(tool)) for tool in chat["tools"]]
     if choice := chat.get("tool_choice"):
-        named = isinstance(choice, Mapping)
-        sent["tool_choice"] = {"type": "function", "name": choice["function"]["name"]} if named else choice
+        sent["tool_choice"] = choice if isinstance(choice, str) else _choice(choice)
     if chat.get("reasoning_effort") is not None:
         sent["reasoning"] = {"effort": chat["reasoning_effort"]}
-    if wanted := chat.get("response_format"):
-        sent["text"] = {"format": {"type": "json_schema", **wanted["json_schema"]}}
-    return sent, ("stop sequences dropped: Responses takes none",) if chat.get("stop") else ()
+    if text := _text(chat):
+        sent["text"] = text
+    notes: list[str] = []
+    dropped(chat, _READ, "Responses", notes)
+    return sent, tuple(notes)
+
+
+def _check(chat: Body) -> None:
+    if (chat.get("n") or 1) != 1:
+        refuse(f"n={chat['n']}: Responses gives one answer")
+    if "audio" in (chat.get("modalities") or ()) or chat.get("audio"):
+        refuse("audio: Responses answers in text")
+    for name in ("web_search_options", "functions", "function_call"):
+        if chat.get(name):
+            refuse(f"`{name}`: Responses has none")
+
+
+def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+    if tool.get("type") != "function":
+        refuse(f"a tool of type {tool.get('type')!r}")
+    return {"strict": False, **tool["function"], "type": "function"}
+
+
+def _choice(choice: Mapping[str, Any]) -> dict[str, Any]:
+    kind = choice.get("type")
+    if kind == "allowed_tools":
+        allowed = choice["allowed_tools"]
+        names = [{"type": "function", "name": tool["function"]["name"]} for tool in allowed["tools"]]
+        return {"type": kind, "mode": allowed["mode"], "tools": names}
+    if kind != "function":
+        refuse(f"tool_choice of type {kind!r}")
+    return {"type": "function", "name": choice["function"]["name"]}
+
+
+def _text(chat: Body) -> dict[str, Any]:
+    """`text` of a Responses body: the answer's format and length."""
+    text: dict[str, Any] = {}
+    wanted = chat.get("response_format") or {}
+    if wanted.get("type") == "json_schema":
+        text["format"] = {"type": "json_schema", **wanted["json_schema"]}
+    elif wanted.get("type") == "json_object":
+        text["format"] = {"type": "json_object"}
+    if chat.get("verbosity") is not None:
+        text["verbosity"] = chat["verbosity"]
+    return text
 
 
 def to_message(response: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,13 +166,22 @@ def _last_chunk(response: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _items(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    role, content = message["role"], message.get("content")
+    role, content = message.get("role"), message.get("content")
     if role == "tool":
-        yield {"type": "function_call_output", "call_id": message["tool_call_id"], "output": content}
+        yield {"type": "function_call_output", "call_id": message["tool_call_id"], "output": _joined(content)}
         return
-    if content:
-        yield {"role": role, "content": content if isinstance(content, str) else [_part(part) for part in content]}
+    if role == "assistant":
+        if said := _joined(content) or message.get("refusal"):
+            yield {"role": role, "content": said}
+    elif role in ("system", "developer", "user"):
+        if content:
+            parts = content if isinstance(content, str) else [_part(plain(part)) for part in content]
+            yield {"role": role, "content": parts}
+    else:
+        refuse(f"a message of role {role!r}")
     for call in message.get("tool_calls") or ():
+        if call.get("type", "function") != "function":
+            refuse(f"a call of type {call.get('type')!r}")
         function = call["function"]
         yield {
             "type": "function_call",
@@ -125,12 +191,22 @@ def _items(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         }
 
 
+def _joined(content: Any) -> str:
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(part.get("text") or part.get("refusal") or "" for part in map(plain, content))
+
+
 def _part(part: Mapping[str, Any]) -> dict[str, Any]:
-    if part["type"] == "image_url":
-        return {"type": "input_image", "image_url": part["image_url"]["url"], "detail": "auto"}
-    if part["type"] == "file":
-        return {"type": "input_file", **part["file"]}
-    return {"type": "input_text", "text": part["text"]}
+    kind, mark = part["type"], {_MARK: part[_MARK]} if part.get(_MARK) else {}
+    if kind == "image_url":
+        image = part["image_url"]
+        return {"type": "input_image", "image_url": image["url"], "detail": image.get("detail") or "auto", **mark}
+    if kind == "file":
+        return {"type": "input_file", **part["file"], **mark}
+    if kind != "text":
+        refuse(f"a part of type {kind!r}")
+    return {"type": "input_text", "text": part["text"], **mark}
 
 
 def _usage(usage: Mapping[str, Any] | None) -> dict[str, Any] | None:

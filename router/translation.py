@@ -42,7 +42,7 @@ def to_chat(body: Body) -> tuple[dict[str, Any], tuple[str, ...]]:
     if body.get("max_tokens") is not None:
         chat["max_completion_tokens"] = body["max_tokens"]
     if body.get("tools"):
-        chat["tools"] = [_function(_plain(tool)) for tool in body["tools"]]
+        chat["tools"] = [_function(plain(tool)) for tool in body["tools"]]
     _chat_choice(body.get("tool_choice"), chat)
     if body.get("stop_sequences"):
         chat["stop"] = list(body["stop_sequences"])[:4]
@@ -55,7 +55,7 @@ def to_chat(body: Body) -> tuple[dict[str, Any], tuple[str, ...]]:
         chat["service_tier"] = tier
     _chat_thinking(body, chat)
     known = {*_SAME, *_SILENT, "system", "messages", "max_tokens", "tools", "tool_choice", "stop_sequences"}
-    _dropped(body, {*known, "metadata", "service_tier", "thinking", "output_config"}, "Chat Completions", notes)
+    dropped(body, {*known, "metadata", "service_tier", "thinking", "output_config"}, "Chat Completions", notes)
     return chat, tuple(notes)
 
 
@@ -67,7 +67,7 @@ def to_messages(body: Body, max_tokens: int = DEFAULT_MAX_TOKENS) -> tuple[dict[
     audio, files by id, custom (free-form) tools.
     """
     notes: list[str] = []
-    messages = [_plain(message) for message in body.get("messages") or ()]
+    messages = [plain(message) for message in body.get("messages") or ()]
     n_system = next((i for i, m in enumerate(messages) if m.get("role") not in _SYSTEM_ROLES), len(messages))
     sent: dict[str, Any] = {name: body[name] for name in _SAME if body.get(name) is not None}
     if isinstance(sent.get("temperature"), int | float) and sent["temperature"] > 1:
@@ -78,7 +78,7 @@ def to_messages(body: Body, max_tokens: int = DEFAULT_MAX_TOKENS) -> tuple[dict[
     sent["messages"] = _merged(_message(m, notes) for m in messages[n_system:])
     sent["max_tokens"] = body.get("max_completion_tokens") or body.get("max_tokens") or max_tokens
     if body.get("tools"):
-        sent["tools"] = [_tool(_plain(tool)) for tool in body["tools"]]
+        sent["tools"] = [_tool(plain(tool)) for tool in body["tools"]]
     _message_choice(body, sent)
     if body.get("stop"):
         stops = [body["stop"]] if isinstance(body["stop"], str) else body["stop"]
@@ -90,10 +90,10 @@ def to_messages(body: Body, max_tokens: int = DEFAULT_MAX_TOKENS) -> tuple[dict[
         sent["service_tier"] = tier
     _message_thinking(body, sent, notes)
     if (body.get("n") or 1) != 1:
-        _refuse(f"n={body['n']}: Messages gives one answer")
+        refuse(f"n={body['n']}: Messages gives one answer")
     known = {*_SAME, *_SILENT_CHAT, "messages", "max_tokens", "max_completion_tokens", "tools", "tool_choice", "stop"}
     known |= {"parallel_tool_calls", "user", "safety_identifier", "service_tier", "reasoning_effort", "response_format"}
-    _dropped(body, known, "Messages", notes)
+    dropped(body, known, "Messages", notes)
     return sent, tuple(notes)
 
 
@@ -101,13 +101,13 @@ def to_messages(body: Body, max_tokens: int = DEFAULT_MAX_TOKENS) -> tuple[dict[
 
 
 def _chat_messages(given: Any, notes: list[str]) -> list[dict[str, Any]]:
-    message = _plain(given)
+    message = plain(given)
     role, content = message.get("role"), message.get("content")
     if role == "system":
         return [{"role": "system", "content": _joined(content)}]
     if isinstance(content, str):
         return [{"role": role, "content": content}]
-    blocks = [_plain(block) for block in content or ()]
+    blocks = [plain(block) for block in content or ()]
     return [_assistant(blocks, notes)] if role == "assistant" else _user(blocks)
 
 
@@ -140,7 +140,7 @@ def _user(blocks: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
             parts.append(_part(block))
             continue
         inner = block.get("content")
-        given = [{"type": "text", "text": inner}] if isinstance(inner, str) else [_plain(b) for b in inner or ()]
+        given = [{"type": "text", "text": inner}] if isinstance(inner, str) else [plain(b) for b in inner or ()]
         text = "\n".join(b["text"] for b in given if b.get("type") == "text")
         text = f"Error: {text}" if block.get("is_error") else text
         messages.append({"role": "tool", "tool_call_id": block["tool_use_id"], "content": text})
@@ -163,12 +163,12 @@ def _part(block: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "document" and source.get("type") == "text":
         return {"type": "text", "text": source["data"]}
     where = f" from a {source.get('type')}" if source else ""
-    return _refuse(f"a block of type {kind!r}{where}: Chat Completions has none")
+    return refuse(f"a block of type {kind!r}{where}: Chat Completions has none")
 
 
 def _function(tool: Mapping[str, Any]) -> dict[str, Any]:
     if tool.get("type") not in (None, "custom"):
-        _refuse(f"the tool {tool['type']!r}: it runs at Anthropic only")
+        refuse(f"the tool {tool['type']!r}: it runs at Anthropic only")
     function = {"name": tool["name"], "parameters": tool.get("input_schema") or {"type": "object", "properties": {}}}
     function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
     return {"type": "function", "function": function}
@@ -215,15 +215,15 @@ def _message(message: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
         return {"role": "user", "content": content if isinstance(content, str) else _blocks(content)}
     blocks = [] if role != "assistant" else _texts(content)
     if role != "assistant" or message.get("function_call"):
-        _refuse(f"a message of role {role!r}{' with function_call' if role == 'assistant' else ''}: use tools")
+        refuse(f"a message of role {role!r}{' with function_call' if role == 'assistant' else ''}: use tools")
     for call in message.get("tool_calls") or ():
-        blocks.append(_tool_use(_plain(call), notes))
+        blocks.append(_tool_use(plain(call), notes))
     return {"role": "assistant", "content": blocks}
 
 
 def _tool_use(call: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     if call.get("type") == "custom":
-        _refuse("a custom tool's call: Messages has JSON arguments only")
+        refuse("a custom tool's call: Messages has JSON arguments only")
     function = call["function"]
     return {"type": "tool_use", "id": call["id"], "name": function["name"], "input": arguments(function, notes)}
 
@@ -242,7 +242,7 @@ def arguments(function: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
 
 
 def _blocks(content: Any) -> list[dict[str, Any]]:
-    return [block for part in content or () if (block := _block(_plain(part))) is not None]
+    return [block for part in content or () if (block := _block(plain(part))) is not None]
 
 
 def _block(part: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -255,7 +255,7 @@ def _block(part: Mapping[str, Any]) -> dict[str, Any] | None:
     if kind == "file" and file.get("file_data"):
         title = {"title": file["filename"]} if file.get("filename") else {}
         return {"type": "document", "source": _source(file["file_data"]), **title}
-    return _refuse(f"a part of type {kind!r}{' by id' if kind == 'file' else ''}: Messages has none")
+    return refuse(f"a part of type {kind!r}{' by id' if kind == 'file' else ''}: Messages has none")
 
 
 def _source(url: str) -> dict[str, Any]:
@@ -267,7 +267,7 @@ def _source(url: str) -> dict[str, Any]:
 
 def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
     if tool.get("type") != "function":
-        _refuse(f"a tool of type {tool.get('type')!r}: Messages has tools with a JSON schema only")
+        refuse(f"a tool of type {tool.get('type')!r}: Messages has tools with a JSON schema only")
     function = tool["function"]
     kept = {name: function[name] for name in ("description", "strict") if function.get(name) is not None}
     schema = function.get("parameters") or {"type": "object", "properties": {}}
@@ -280,7 +280,7 @@ def _message_choice(body: Body, sent: dict[str, Any]) -> None:
         sent["tool_choice"] = {"type": {"required": "any"}.get(choice, choice)}
     elif choice:
         if choice.get("type") != "function":
-            _refuse(f"tool_choice {choice.get('type')!r}: Messages forces one tool, any, or none")
+            refuse(f"tool_choice {choice.get('type')!r}: Messages forces one tool, any, or none")
         sent["tool_choice"] = {"type": "tool", "name": choice["function"]["name"]}
     if body.get("parallel_tool_calls") is False and body.get("tools"):
         sent["tool_choice"] = {"type": "auto", **sent.get("tool_choice", {})}
@@ -324,7 +324,7 @@ def _texts_or(message: Mapping[str, Any]) -> list[Any]:
 def _texts(content: Any) -> list[dict[str, Any]]:
     if isinstance(content, str):
         return [{"type": "text", "text": content}] if content else []
-    parts = (_plain(part) for part in content or ())
+    parts = (plain(part) for part in content or ())
     texts = (part.get("text", part.get("refusal")) for part in parts)
     return [{"type": "text", "text": text} for text in texts if text]
 
@@ -333,7 +333,7 @@ def _joined(content: Any) -> str:
     return "\n\n".join(block["text"] for block in _texts(content))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The value as a mapping: callers may send an SDK's own reply objects back."""
     return value if isinstance(value, Mapping) else value.to_dict(mode="json")
 
@@ -343,9 +343,11 @@ def _note(notes: list[str], applies: bool, note: str) -> None:
         notes.append(note)
 
 
-def _dropped(body: Body, known: set[str], target: str, notes: list[str]) -> None:
+def dropped(body: Body, known: set[str], target: str, notes: list[str]) -> None:
+    """Note every field of a body that `target` does not have."""
     notes += [f"{n} dropped: {target} has no such field" for n in body if n not in known and body[n] is not None]
 
 
-def _refuse(what: str) -> NoReturn:
+def refuse(what: str) -> NoReturn:
+    """Raise RequestError for what has no counterpart."""
     raise RequestError(f"cannot translate {what}; send this request to a model of the same format")

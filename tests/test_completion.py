@@ -345,7 +345,7 @@ def test_tools_of_a_reasoning_model_go_over_responses(mixed: Router) -> None:
         assert answer.message["stop_reason"] == "tool_use"
         assert answer.usage == Usage(100, 1000, 1500, 400, 5)
         assert answer.record is not None
-        assert answer.record.notes == ("stop sequences dropped: Responses takes none",)
+        assert answer.record.notes == ("stop dropped: Responses has no such field",)
         result = {"type": "tool_result", "tool_use_id": call.id, "content": "rain"}
         turns += [{"role": "assistant", "content": answer.message["content"]}, {"role": "user", "content": [result]}]
         complete(mixed, turns, **options)

@@ -117,7 +117,9 @@ RULES: list[tuple[str, Api, str, dict[str, Any], str, str]] = [
     ("gpt-5.6-sol", C, "", {"reasoning_effort": "max"}, "does not support 'max'", "effort max sent as xhigh"),
     ("gpt-4o", C, "", {"reasoning_effort": "high"}, "'reasoning_effort' is not supported", "effort high dropped"),
     ("gpt-4o", R, "", {"reasoning": {"effort": "high"}}, "'reasoning.effort' is not supported", "effort high dropped"),
-    ("gpt-6-luna", C, "", {"tools": [FUNCTION]}, "Please use /v1/responses", "reasoning_effort none set"),
+    ("gpt-6-luna", C, "", {"tools": [FUNCTION]}, "Please use /v1/responses", "asked on Responses"),
+    ("gpt-6-luna", C, "", {"tools": [FUNCTION], "reasoning_effort": "high"}, "use /v1/responses", "asked on Responses"),
+    ("gpt-6.2-sol", C, "", {"tools": [FUNCTION]}, "Please use /v1/responses", "asked on Responses"),
     (
         "gpt-4o",
         C,
@@ -168,15 +170,8 @@ OBSTACLES: list[tuple[str, str, Api, dict[str, Any], str, str]] = [
         "'any' is not supported",
         "a forced tool",
     ),
-    (
-        "gpt-6-luna",
-        "gpt-5.5",
-        C,
-        {"tools": [FUNCTION], "reasoning_effort": "high"},
-        "Please use /v1/responses",
-        "tools with reasoning_effort high",
-    ),
-    ("gpt-6.2-sol", "gpt-5.5", C, {"tools": [FUNCTION]}, "Please use /v1/responses", "on /responses"),
+    ("gpt-6-luna", "gpt-5.5", C, {"tools": [FUNCTION], "n": 2}, "use /v1/responses", "cannot translate n=2"),
+    ("gpt-6.2-sol", "gpt-5.5", C, {"tools": [FUNCTION], "n": 2}, "use /v1/responses", "cannot translate n=2"),
 ]
 
 

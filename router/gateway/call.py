@@ -153,13 +153,12 @@ class Call:
         """What is sent: the caller's own bytes for a named model that speaks their format, else the planned body."""
         model = self._router.catalog.find(plan.decision.model)
         self.spoken, self.changes, self._hides_usage = plan.api, (), False
-        speaks = model is None or dialect.speaks(plan.api, model)
-        if plan.decision.reason is Reason.EXPLICIT_MODEL and speaks:
+        if plan.decision.reason is Reason.EXPLICIT_MODEL and (model is None or dialect.speaks(plan.api, model)):
             return wire.encode(plan.body) if self._unchanged is None else self._unchanged
         body: Any = plan.body
         if self._counts_only:  # nothing is cached by counting
             body = {**unasked(self._body), "model": plan.decision.model}
-        if model is not None and (self._counts_only or not speaks):
+        if model is not None and (self._counts_only or dialect.spoken(body, plan.api, model) is not plan.api):
             head, tail = (plan.route.head, plan.route.tail) if plan.route else (Ttl.SHORT, _tail(body))
             said = interpreter.interpret(body, plan.api, model, head=head, tail=tail, version=self._version())
             body, self.spoken, self.changes = said.body, said.api, said.notes

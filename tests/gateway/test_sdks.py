@@ -85,11 +85,23 @@ def test_chat_streamed(gpt: openai.OpenAI, gateway: Running, upstream: Upstream,
     assert (row["output_tokens"], row["usage_reported"]) == (upstream.bills[0].output, 1)
 
 
-def test_chat_tools(gpt: openai.OpenAI, upstream: Upstream) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_chat_tools(gpt: openai.OpenAI, gateway: Running, upstream: Upstream, stream: bool) -> None:
+    """The models call them on Responses; the caller sees Chat Completions, and pays what is billed."""
     upstream.scripts.append(CALLS)
-    reply = gpt.chat.completions.create(model="auto", messages=ASK, tools=[GPT_TOOL])
+    options: Any = {"model": "auto", "messages": ASK, "tools": [GPT_TOOL]}
+    if stream:
+        with gpt.chat.completions.stream(**options) as events:
+            reply = events.get_final_completion()
+    else:
+        reply = gpt.chat.completions.create(**options)
     (call,) = reply.choices[0].message.tool_calls or ()
     assert json.loads(call.function.arguments) == {"city": "Oslo"}
+    assert reply.choices[0].finish_reason == "tool_calls"
+    assert "input" in upstream.requests[0]
+    (row,) = gateway.records(1)
+    assert row["cost_picousd"] == int(upstream.bills[0].usd * 10**12)
+    assert "asked on Responses" in row["notes"]
 
 
 def test_chat_parse(gpt: openai.OpenAI, upstream: Upstream) -> None:
