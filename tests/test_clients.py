@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from router import Api, ClientError, Ledger, Reason, RequestError, Router, Tier, Usage, wrap
-from router.engine import ESTIMATED
+from router.accounts import ESTIMATED
 from router.offline import Reply, ToolCall, Upstream
 
 SYSTEM = "You answer questions about lighthouses, briefly and kindly, and never about anything else. " * 300
@@ -308,7 +308,7 @@ def test_a_full_disk_does_not_cost_the_reply(
 ) -> None:
     store = Ledger()
     store.close()
-    monkeypatch.setattr(claude.router, "store", store)
+    monkeypatch.setattr(claude.router.accounts, "store", store)
     assert claude.messages.create(model="auto", max_tokens=5, messages=USER).content
     assert "no record of a call to claude-haiku-4-5: ProgrammingError" in caplog.text
 

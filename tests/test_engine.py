@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import pytest
 
 from router import AUTO, Api, ArtifactNotFound, CatalogError, ClientError, Reason, RequestError, Router, Tier, Usage
@@ -91,7 +92,8 @@ class Failing:
 def test_a_broken_classifier_goes_up(
     router: Router, monkeypatch: pytest.MonkeyPatch, outcome: Exception | Prediction, reason: Reason
 ) -> None:
-    monkeypatch.setattr(router, "classifier", Failing(outcome))
+    failing = msgspec.structs.replace(router.judge.champion, classifier=Failing(outcome))
+    monkeypatch.setattr(router.judge, "champion", failing)
     decision = router.decide("hi")
     assert (decision.tier, decision.reason) == (Tier.COMPLEX, reason)
 

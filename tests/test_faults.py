@@ -228,7 +228,7 @@ def test_async_and_openai_go_the_same_way(upstream: Upstream, router: Router) ->
 def test_a_model_that_keeps_failing_rests_and_then_gets_another_chance(upstream: Upstream, router: Router) -> None:
     now = [0.0]
     resting = router.with_fleet("claude")
-    resting.breaker = faults.Breaker(clock=lambda: now[0])
+    resting.judge.breaker = faults.Breaker(clock=lambda: now[0])
     with anthropic.Anthropic(base_url=upstream.url, api_key="offline", max_retries=0) as client:
         wrapped = wrap(client, resting)
         upstream.failures += [Failure(529, model=SIMPLE)] * faults.FAULTS_TO_REST

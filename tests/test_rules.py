@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -237,7 +238,7 @@ def test_a_ceiling_by_header_holds_after_a_fault_and_the_callers_bound_wins() ->
 
 def test_rules_that_end_in_a_catch_all_need_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     router = routed(Rule("short", tier=SIMPLE, max_words=12, without=("proof", "prove")), Rule("other", tier=COMPLEX))
-    monkeypatch.setattr(router, "classifier", None)
+    monkeypatch.setattr(router.judge, "champion", msgspec.structs.replace(router.judge.champion, classifier=None))
     assert [router.decide(text).tier for text in (EASY, HARD, "why " * 20, "")] == [SIMPLE, COMPLEX, COMPLEX, SIMPLE]
 
 
