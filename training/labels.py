@@ -13,7 +13,7 @@ from router.artifact import Manifest
 from router.catalog import Fleet
 from router.errors import TierwiseError
 from router.types import Tier
-from training import dataset, export, retrain
+from training import dataset, export, labelled
 
 Array = npt.NDArray[np.float64]
 
@@ -106,7 +106,7 @@ def unseen(labels: Labels, folder: Path) -> Labels:
         seen = np.frombuffer((folder / export.SEEN_FILE).read_bytes(), np.uint64)
     except FileNotFoundError:
         return labels
-    keep = ~np.isin(retrain.keys_of(labels.texts), seen)
+    keep = ~np.isin(labelled.keys_of(labels.texts), seen)
     if keep.all():
         return labels
     if not keep.any():

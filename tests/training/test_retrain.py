@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 
 from router import Router, Tier, TierwiseError, artifact, rollout
 from router.rollout import Pointer
-from training import adapt, cli, dataset, duplicates, export, fit, promote, retrain, traffic
+from training import adapt, cli, dataset, duplicates, export, fit, labelled, promote, retrain, traffic
 from training.traffic import LabelError, Source
 
 OWN = dataset.queries()
@@ -309,11 +309,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         retrain.learn(Source(tmp_path / "no.jsonl"), BASE, tmp_path / "out", tmp_path / "cache")
 
 
-def ingested(folder: Path, frame: pd.DataFrame) -> retrain.Labelled:
+def ingested(folder: Path, frame: pd.DataFrame) -> labelled.Labelled:
     from joblib import Memory
 
     source = Source(written(folder, frame))
-    return retrain.read(source, SHIPPED, "shipped", Memory(folder / "cache", verbose=0), lambda *_: None)
+    return labelled.read(source, SHIPPED, "shipped", Memory(folder / "cache", verbose=0), lambda *_: None)
 
 
 def test_conflicting_labels_are_averaged_and_reported_and_a_person_wins(tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_conflicting_labels_are_averaged_and_reported_and_a_person_wins(tmp_path
         ],
         columns=["text", "tier", "method"],
     )
-    rows, report = retrain.merged(ingested(tmp_path, frame))
+    rows, report = labelled.merged(ingested(tmp_path, frame))
     assert report["repeated_texts"] == 3
     assert report["conflicting_texts"] == 1
     assert report["examples_by_row"] == [[1, 2]]
@@ -345,8 +345,8 @@ def test_near_duplicates_and_conversations_stay_on_one_side(tmp_path: Path) -> N
     frame = pd.DataFrame({"text": [*texts, *again]})
     frame["tier"] = np.where(np.arange(len(frame)) % 2, "simple", "complex")
     frame["conversation"] = ["" if n >= 100 else f"c{n // 10}" for n in range(len(frame))]
-    rows, _ = retrain.merged(ingested(tmp_path, frame))
-    out = retrain.split(rows)
+    rows, _ = labelled.merged(ingested(tmp_path, frame))
+    out = labelled.split(rows)
     assert 0.15 < out.mean() < 0.5
     of_conversation = out[:100].reshape(10, 10)
     assert (of_conversation.all(axis=1) | ~of_conversation.any(axis=1)).all()
@@ -360,8 +360,8 @@ def test_what_trained_once_is_never_held_out_later(tmp_path: Path) -> None:
     sides = []
     for number, frame in enumerate((small, large)):
         (tmp_path / str(number)).mkdir()
-        rows, _ = retrain.merged(ingested(tmp_path / str(number), frame))
-        sides.append(retrain.split(rows)[:300])
+        rows, _ = labelled.merged(ingested(tmp_path / str(number), frame))
+        sides.append(labelled.split(rows)[:300])
     assert not (sides[1] & ~sides[0]).mean() > 0.02  # a new near-duplicate may move a group
     assert sides[1].mean() < sides[0].mean()
 
