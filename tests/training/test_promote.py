@@ -16,7 +16,8 @@ from click.testing import CliRunner
 from router import ArtifactCorrupt, ArtifactNotFound, Ledger, Router, artifact, rollout
 from router.rollout import Feedback, Pointer, Verdict
 from tests.conftest import ROOT
-from training import cli, gate, promote
+from training import gate, promote
+from training import models as commands
 from training.promote import NotPromoted
 
 SHIPPED = artifact.find()
@@ -114,14 +115,14 @@ def test_killed_while_the_pointer_is_written_the_old_one_serves(models: Path, mo
 
 KILLED = """
 import os, pathlib, signal, sys
-from training import cli
+from training import models as commands
 real = {where}
 def killed(*args, **kwargs):
     if {after}:
         real(*args, **kwargs)
     os.kill(os.getpid(), signal.SIGKILL)
 {where} = killed
-cli.models(sys.argv[1:])
+commands.models(sys.argv[1:])
 """
 
 
@@ -207,7 +208,7 @@ def test_looking_all_the_time_raises_few_false_alarms_and_misses_no_harm() -> No
 
 def test_commands(models: Path, tmp_path: Path) -> None:
     def run(*args: str) -> str:
-        done = CliRunner().invoke(cli.models, [*args, "--models", str(models)], catch_exceptions=False)
+        done = CliRunner().invoke(commands.models, [*args, "--models", str(models)], catch_exceptions=False)
         assert done.exit_code == 0, done.output
         return done.output
 
@@ -223,7 +224,7 @@ def test_commands(models: Path, tmp_path: Path) -> None:
     assert "serves complexity-v2;" in run("rollback", "--if-worse", str(feedback))
     run("promote", "mine-v1", "--canary", "0.1")
     feedback.write_text("\n".join(map(json.dumps, [*good, *good])))
-    done = CliRunner().invoke(cli.models, ["rollback", "--models", str(models), "--if-worse", str(feedback)])
+    done = CliRunner().invoke(commands.models, ["rollback", "--models", str(models), "--if-worse", str(feedback)])
     assert done.exit_code == 1
     assert "canary 10%" in run("list")
     assert "mine-v1" in run("promote", "mine-v1")
@@ -239,7 +240,7 @@ def test_what_users_say_is_shown_with_what_to_do(models: Path, tmp_path: Path) -
     Path("tierwise.toml").write_text(f'artifact = "{models}"\nledger = "{tmp_path}/ledger.db"\n')
 
     def shown(*args: str) -> str:
-        done = CliRunner().invoke(cli.models, [*args, "--models", str(models)], catch_exceptions=False)
+        done = CliRunner().invoke(commands.models, [*args, "--models", str(models)], catch_exceptions=False)
         assert done.exit_code == 0, done.output
         return done.output
 
