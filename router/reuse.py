@@ -9,7 +9,7 @@ first minutes of a class are not read as "nobody comes back".
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from math import inf
 
 import numpy as np
@@ -37,13 +37,17 @@ _PRIOR_STAY, _PRIOR_MIX_WEIGHT = 4.0, 2.0
 
 
 class _Waiting:
-    """A prefix between two requests."""
+    """A prefix between two requests; `edge` counts the edges that its wait has passed."""
 
-    __slots__ = ("at_s", "n_requests", "stage", "tier", "units")
+    __slots__ = ("at_s", "edge", "n_requests", "stage", "tier", "units")
 
     def __init__(self, at_s: float, n_requests: int, tier: int, units: float) -> None:
         self.at_s, self.n_requests, self.tier, self.units = at_s, n_requests, tier, units
-        self.stage = stage(n_requests)
+        self.stage, self.edge = stage(n_requests), 0
+
+
+def _first(queue: OrderedDict[str, _Waiting]) -> _Waiting:
+    return next(iter(queue.values()))
 
 
 def stage(n_requests: int) -> int:
@@ -73,24 +77,27 @@ class Reuse:
         self._follows = np.zeros((2, n_tiers, n_tiers)).tolist()
         self._grown, self._seen, self._output = 2.0, 100.0, 0.4  # units: 2 % longer each time, 0.4 % of it answered
         self._max_waiting = max_waiting
-        self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
+        self._waiting: dict[str, _Waiting] = {}
         self._due_s = inf
-        self._queues: tuple[deque[tuple[str, _Waiting]], ...] = tuple(deque() for _ in EDGES_S)
+        # Those waiting once more, by edge and in order of time. A request leaves no trace of the one before: with a
+        # queue it did for 30 s, 28 MB at 1,000 requests a second.
+        self._queues: tuple[OrderedDict[str, _Waiting], ...] = tuple(OrderedDict() for _ in EDGES_S)
 
     def arrive(self, key: str, at_s: float, tier: int, *, new_turn: bool, units: float) -> int:
         """Take in a request for the prefix `key` that needs `tier` and is `units` long; returns the prefix's stage."""
         self._pass_time(at_s)
-        before = self._waiting.pop(key, None)
+        before = self._waiting.get(key)
         self.n_requests += 1
         if before is not None:
+            del self._queues[before.edge][key]
             self._follow(before, at_s, tier, new_turn, units)
         now = _Waiting(at_s, 1 if before is None else before.n_requests + 1, tier, units)
-        self._waiting[key] = now
+        self._waiting[key] = self._queues[0][key] = now
         self._entered[now.stage][0] += 1
-        self._queues[0].append((key, now))
         self._due_s = min(self._due_s, at_s + EDGES_S[0])
         if len(self._waiting) > self._max_waiting:
-            self._waiting.popitem(last=False)
+            longest = next(queue for queue in reversed(self._queues) if queue)
+            del self._waiting[longest.popitem(last=False)[0]]
         return now.stage
 
     def answered(self, output_units: float) -> None:
@@ -115,18 +122,17 @@ class Reuse:
         if now_s <= self._due_s:
             return
         for number, (edge_s, queue) in enumerate(zip(EDGES_S, self._queues, strict=True)):
-            while queue and queue[0][1].at_s < now_s - edge_s:
-                key, waiting = queue.popleft()
-                if self._waiting.get(key) is not waiting:
-                    continue
+            while queue and _first(queue).at_s < now_s - edge_s:
+                key, waiting = queue.popitem(last=False)
                 self._left[waiting.stage][number] += 1
                 if number + 1 < _N_EDGES:
                     self._entered[waiting.stage][number + 1] += 1
-                    self._queues[number + 1].append((key, waiting))
+                    waiting.edge += 1
+                    self._queues[number + 1][key] = waiting
                 else:
                     del self._waiting[key]
         self._due_s = min(
-            (q[0][1].at_s + edge_s for edge_s, q in zip(EDGES_S, self._queues, strict=True) if q), default=inf
+            (_first(q).at_s + edge_s for edge_s, q in zip(EDGES_S, self._queues, strict=True) if q), default=inf
         )
 
     def p_next(self, ttl_short_s: float, ttl_long_s: float) -> Floats:
