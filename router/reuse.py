@@ -169,11 +169,3 @@ class Reuse:
     def output_share(self) -> float:
         """A reply's length as a share of its prompt's."""
         return self._output / self._seen
-
-    @property
-    def p_reused(self) -> tuple[float, float]:
-        """P(a prefix is asked for again within five minutes, within an hour), over all stages."""
-        p = self.p_next(300.0, 3600.0)
-        weights = np.asarray(self._entered)[:, 0] + 1e-9
-        short, long = (p.sum(1) * weights[:, None]).sum(0) / weights.sum()
-        return float(short), float(short + long)

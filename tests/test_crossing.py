@@ -114,6 +114,10 @@ def test_the_sdks_own_ways(gpt: Any, upstream: Upstream) -> None:
     check(gpt, upstream)
     assert raw.parse().choices[0].message.content.startswith("[simulated reply")
     assert raw.status_code == 200
+    body = {"model": "auto", "messages": ASK, "tools": [TOOL]}
+    plain = gpt.post("/chat/completions", cast_to=object, body=body)
+    check(gpt, upstream)
+    assert plain["choices"][0]["message"]["content"].startswith("[simulated reply")
 
 
 def test_async(upstream: Upstream, clock: Any) -> None:

@@ -22,7 +22,8 @@ def test_stages() -> None:
 
 
 def test_before_anything_is_known_reuse_is_expected() -> None:
-    short, hour = Reuse(MIX).p_reused
+    short, later = Reuse(MIX).p_next(300, 3600).sum(1).mean(0)
+    hour = short + later
     assert 0.5 < short < 0.75
     assert short < hour < 0.9
 
@@ -69,4 +70,6 @@ def test_memory_is_bounded() -> None:
     reuse.arrive("late", 1e6, 0, new_turn=True, units=1)
     assert len(reuse._waiting) == 1
     reuse.arrive("later", 1e6 + 2 * EDGES_S[-1], 0, new_turn=True, units=1)
-    assert sum(map(len, reuse._queues)) <= 2
+    for number in range(1000):
+        reuse.arrive("busy", 2e6 + number * 0.001, 0, new_turn=True, units=1)
+    assert sum(map(len, reuse._queues)) == len(reuse._waiting) == 1
