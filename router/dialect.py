@@ -120,19 +120,33 @@ def _calls_tools_on_responses(body: Body, api: Api, model: Model) -> bool:
     return (_asked_effort(body, api) or model.dialect.default_effort) != "none"
 
 
+def translate(body: Body, api: Api, asked: Api) -> tuple[Body, tuple[str, ...]]:
+    """A body of the format `api` in the format `asked`, over Chat Completions, which all can be said in; and notes.
+
+    Raises RequestError for what cannot be read, or cannot be said in that format.
+    """
+    chat, notes, lost = body, tuple[str, ...](), tuple[str, ...]()
+    try:
+        if api is Api.MESSAGES:
+            chat, notes = translation.to_chat(body)
+        elif api is Api.RESPONSES:
+            chat, notes = from_responses.to_chat(body)
+        if asked is Api.MESSAGES:
+            chat, lost = translation.to_messages(chat)
+        elif asked is Api.RESPONSES:
+            chat, lost = responses.to_responses(chat)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
+        raise RequestError(
+            f"the body cannot be read as {api}, to say it as {asked}: {type(exc).__name__}: {exc}"
+        ) from exc
+    return chat, notes + lost
+
+
 def _untranslatable(body: Body, api: Api, asked: Api) -> str | None:
     try:
-        chat = body
-        if api is Api.MESSAGES:
-            chat = translation.to_chat(body)[0]
-        elif api is Api.RESPONSES:
-            chat = from_responses.to_chat(body)[0]
-        if asked is Api.MESSAGES:
-            translation.to_messages(chat)
-        elif asked is Api.RESPONSES:
-            responses.to_responses(chat)
-    except (RequestError, KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
-        return f"it cannot be translated: {exc}"
+        translate(body, api, asked)
+    except RequestError as exc:
+        return str(exc)
     return None
 
 

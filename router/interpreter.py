@@ -12,9 +12,8 @@ from typing import Any
 
 import msgspec
 
-from router import caching, dialect, from_responses, replies, responses, translation
+from router import caching, dialect, from_responses, replies, responses
 from router.catalog import Model
-from router.errors import RequestError
 from router.types import Api, Body, Ttl
 
 
@@ -34,9 +33,13 @@ def interpret(
     A translated body is planned for caching anew: `head` and `tail` say for how long, as in `caching.plan`. `version`
     is the anthropic-version that is sent. Raises RequestError for what the model's format cannot say.
     """
-    api, notes = asked, tuple[str, ...]()
-    if dialect.spoken(body, asked, model) is not asked:
-        api, body, notes = _translated(body, asked, model)
+    api, notes = dialect.spoken(body, asked, model), tuple[str, ...]()
+    if api is not asked:
+        body, notes = dialect.translate(body, asked, api)
+        if (asked, api) == (Api.CHAT, Api.RESPONSES):
+            notes = (f"asked on Responses: {model.id} calls tools with reasoning only there", *notes)
+        elif api is Api.CHAT and body.get("stream"):
+            body = {**body, "stream_options": {"include_usage": True}}
         body = caching.apply(body, caching.plan(body, api, model, head=head, tail=tail), api)
     adapted, changes = dialect.adapt(body, api, model, version)
     return Interpretation(api, adapted, notes + changes)
@@ -97,25 +100,3 @@ class Events:
 
     def _as_asked(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return events if self._told is None else [told for event in events for told in self._told.feed(event)]
-
-
-def _translated(body: Body, asked: Api, model: Model) -> tuple[Api, Body, tuple[str, ...]]:
-    """Over Chat Completions, which all can be said in."""
-    api = dialect.spoken(body, asked, model)
-    chat, notes, lost = body, tuple[str, ...](), tuple[str, ...]()
-    try:
-        if asked is Api.MESSAGES:
-            chat, notes = translation.to_chat(body)
-        elif asked is Api.RESPONSES:
-            chat, notes = from_responses.to_chat(body)
-        if api is Api.MESSAGES:
-            chat, lost = translation.to_messages(chat)
-        elif api is Api.RESPONSES:
-            chat, lost = responses.to_responses(chat)
-            if asked is Api.CHAT:
-                lost = (f"asked on Responses: {model.id} calls tools with reasoning only there", *lost)
-        elif chat.get("stream"):
-            chat = {**chat, "stream_options": {"include_usage": True}}
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
-        raise RequestError(f"the body cannot be translated for {model.id}: {type(exc).__name__}: {exc}") from exc
-    return api, chat, notes + lost
