@@ -60,11 +60,23 @@ class Outlook:
         self._read = np.array([rate.read for rate in rates])
         self._write = np.array([rate.write for rate in rates])
         self._output = np.array([rate.output for rate in rates])
+        self._problem: tuple[Floats, Floats, Floats, Floats] | None = None
+        self._sweeps_left = 0
 
     def refresh(self, reuse: Reuse) -> None:
         """Solve again with what has been learned since, starting from the last solution."""
-        space, n_stages = self._space, len(STAGES) + 1
-        models, n_models, n_states = space.models, len(self.rates), 3 ** len(self.rates)
+        self.begin(reuse)
+        self.sweep(_SWEEPS)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a solution is under way; until it is there, `rows` are those of the last one."""
+        return self._problem is not None
+
+    def begin(self, reuse: Reuse) -> None:
+        """Put the problem anew, with what has been learned since; `sweep` solves it."""
+        space = self._space
+        models, n_models = space.models, len(self.rates)
         warm = self._read[models][:, None] * space.is_warm
         written = self._write[models, space.ttls]
         now = warm + np.where(space.is_warm, 0.0, written[:, None])
@@ -75,12 +87,20 @@ class Outlook:
         now = now[:, :, None] + np.where(models[:, None] >= np.arange(n_models), 0.0, np.inf)[:, None, :]
         short_s = max(min(r.ttl_short_s for r in self.rates), 1.0)
         long_s = max(short_s, *(r.ttl_long_s for r in self.rates))
-        p_next, p_tier = reuse.p_next(short_s, long_s), reuse.p_tier()
         survives = self._survival(reuse.mean_gap_s(), short_s, long_s)
+        self._problem = now, reuse.p_next(short_s, long_s), reuse.p_tier(), survives
+        self._sweeps_left = _SWEEPS
+
+    def sweep(self, n: int) -> bool:
+        """At most n sweeps of value iteration, 0.1 ms each, from the last solution; whether that was all."""
+        if self._problem is None:
+            return True
+        now, p_next, p_tier, survives = self._problem
+        models, n_stages = self._space.models, len(STAGES) + 1
         advance = np.array([1 / width for width in STAGES] + [0.0])
         onwards = np.minimum(np.arange(n_stages) + 1, n_stages - 1)
-        for _ in range(_SWEEPS):
-            ahead = (now[None] + self.value[:, models[:, None], space.after, :]).min(1)  # stages, states, tiers
+        for _ in range(min(n, self._sweeps_left)):
+            ahead = (now[None] + self.value[:, models[:, None], self._space.after, :]).min(1)  # stages, states, tiers
             ahead = advance[:, None, None] * ahead[onwards] + (1 - advance)[:, None, None] * ahead
             solved = np.zeros_like(self.value)
             for a in range(2):
@@ -89,10 +109,14 @@ class Outlook:
                     reached = survives[a, late] @ then[:, None]  # stages, models, states, tiers
                     solved += p_next[:, a, late][:, None, None, None] * reached
             change = float(np.abs(solved - self.value).max())
-            self.value = solved.reshape(n_stages, n_models, n_states, n_models)
+            self.value = solved.reshape(self.value.shape)
+            self._sweeps_left -= 1
             if change < _TOLERANCE * max(self._read.max(), 1e-12):
-                break
-        self.rows = self.value.tolist()
+                self._sweeps_left = 0
+        if self._sweeps_left:
+            return False
+        self.rows, self._problem = self.value.tolist(), None
+        return True
 
     def _survival(self, gaps_s: Floats, short_s: float, long_s: float) -> Floats:
         """(2, 2, models, states, states): what is still warm after a gap, by kind and length of the gap and model used.
