@@ -37,8 +37,9 @@ class Crossing:
     @staticmethod
     def needed(plan: Plan, model: Model | None) -> bool:
         """Whether the planned call is one of these."""
-        is_chat = plan.api is Api.CHAT and model is not None and model.provider == "openai"
-        return is_chat and model is not None and dialect.spoken(plan.body, plan.api, model) is Api.RESPONSES
+        if model is None or model.provider != "openai" or plan.api is not Api.CHAT:
+            return False
+        return dialect.spoken(plan.body, plan.api, model) is Api.RESPONSES
 
     def types(self) -> dict[str, Any]:
         """The SDK's types of what will come, as arguments of `post`."""

@@ -66,19 +66,36 @@ class Router:
         canary: Canary | None = None,
     ) -> None:
         """Use `Router.load`. `clock` returns seconds since the epoch; a simulation passes its own."""
-        self.classifier = classifier
-        self.manifest = manifest
-        self.artifact_name = artifact_name or artifact.name_of(manifest)
-        self.canary = canary
+        champion = Loaded(artifact_name or artifact.name_of(manifest), classifier, manifest)
         self.catalog = models
         self.fleet = fleet
-        self.judge = Judge(fleet, Loaded(self.artifact_name, classifier, manifest), canary, breaker or Breaker())
+        self.judge = Judge(fleet, champion, canary, breaker or Breaker())
         self.accounts = Accounts(models, fleet, Affinity(fleet, state), store)
         self.operating_point = self.judge.known_point(operating_point)
         self.clock = clock
         self.fleet_is_default = fleet_is_default
         self.rules = rules or Rules()
         self._heard: Ledger | None = None
+
+    @property
+    def classifier(self) -> Classifier:
+        """What reads texts for the champion."""
+        return self.judge.champion.classifier
+
+    @property
+    def manifest(self) -> Manifest:
+        """The champion's."""
+        return self.judge.champion.manifest
+
+    @property
+    def artifact_name(self) -> str:
+        """The champion's, as records name it."""
+        return self.judge.champion.name
+
+    @property
+    def canary(self) -> Canary | None:
+        """What serves a share of the conversations beside the champion, if anything does."""
+        return self.judge.canary
 
     @property
     def store(self) -> Ledger | None:

@@ -63,11 +63,6 @@ class Outlook:
         self._problem: tuple[Floats, Floats, Floats, Floats] | None = None
         self._sweeps_left = 0
 
-    def refresh(self, reuse: Reuse) -> None:
-        """Solve again with what has been learned since, starting from the last solution."""
-        self.begin(reuse)
-        self.sweep(_SWEEPS)
-
     @property
     def is_begun(self) -> bool:
         """Whether a solution is under way; until it is there, `rows` are those of the last one."""

@@ -17,6 +17,12 @@ EVERY = (tuple(Ttl),) * 3
 COLD, OPUS_WARM = 0, 9
 
 
+def solve(outlook: Outlook, reuse: Reuse) -> None:
+    outlook.begin(reuse)
+    while not outlook.sweep(7):
+        pass
+
+
 def learned(gap_s: float, n_turns: int, n: int = 400) -> Reuse:
     reuse = Reuse((0.7, 0.2, 0.1))
     for at_s, c, t in sorted((c * 7.0 + t * gap_s, c, t) for c in range(n) for t in range(n_turns)):
@@ -26,7 +32,7 @@ def learned(gap_s: float, n_turns: int, n: int = 400) -> Reuse:
 
 def placed(reuse: Reuse, state: int, tier: int = 0, stage: int = 3, models: tuple[int, ...] = (0, 1, 2)) -> Placement:
     outlook = Outlook(FLEET)
-    outlook.refresh(reuse)
+    solve(outlook, reuse)
     return place([Segment({state: 10_000.0}, outlook.value[stage], EVERY)], FLEET, tier, models, 40)
 
 
@@ -74,7 +80,7 @@ def test_a_long_lifetime_comes_first() -> None:
 def test_what_is_not_sold_is_never_chosen() -> None:
     luna = Rates(0.01, (0.1, 0.125, np.inf), 0.5, 1800, 1800)
     outlook = Outlook((luna,))
-    outlook.refresh(Reuse((1.0,)))
+    solve(outlook, Reuse((1.0,)))
     assert np.isfinite(outlook.value).all()
     got = place([Segment({0: 5000.0}, outlook.value[0], (tuple(Ttl),))], (luna,), 0, (0,), 1)
     assert got.ttls[0] is not Ttl.LONG
@@ -88,7 +94,7 @@ def test_no_model_is_an_error() -> None:
 def test_refreshing_again_changes_nothing() -> None:
     reuse, outlook = learned(60, 12), Outlook(FLEET)
     for _ in range(40):
-        outlook.refresh(reuse)
+        solve(outlook, reuse)
     before = outlook.value
-    outlook.refresh(reuse)
+    solve(outlook, reuse)
     assert outlook.value == pytest.approx(before, abs=0.05)
