@@ -20,7 +20,8 @@ from collections.abc import Callable
 
 from tokenizers import Tokenizer
 
-from router import Router, artifact
+from router import Router
+from router.classifier import artifact
 
 LENGTHS = (10, 100, 1000, 8000)
 TEXT = """please could you look at this report and tell me which of the three options our team should choose before

@@ -4,8 +4,7 @@
 >>> Router.load().decide("Prove that sqrt(2) is irrational").tier  # doctest: +SKIP
 """
 
-from router.clients import wrap
-from router.completion import Completion, ToolCall, complete, complete_async
+from router.accounts.ledger import Ledger
 from router.engine import AUTO, Router
 from router.errors import (
     ArtifactCorrupt,
@@ -17,7 +16,8 @@ from router.errors import (
     SettingsError,
     TierwiseError,
 )
-from router.ledger import Ledger
+from router.send.complete import Completion, ToolCall, complete, complete_async
+from router.send.wrap import wrap
 from router.settings import Settings
 from router.types import Api, Decision, Plan, Reason, Record, Tier, Usage
 

@@ -287,14 +287,14 @@ def _with_dialects(file: dict[str, Any]) -> dict[str, Any]:
     return file
 
 
-class Finding(msgspec.Struct, frozen=True):
+class CatalogFinding(msgspec.Struct, frozen=True):
     """Something to look at in the catalog before its prices are relied on."""
 
     model: str
     problem: str
 
 
-def review(models: Catalog, today: dt.date) -> list[Finding]:
+def review(models: Catalog, today: dt.date) -> list[CatalogFinding]:
     """What is doubtful: prices not looked at for 60 days, retired models, other prices than genai-prices says.
 
     genai-prices (https://github.com/pydantic/genai-prices) is kept independently. Raises CatalogError when it is not
@@ -304,10 +304,12 @@ def review(models: Catalog, today: dt.date) -> list[Finding]:
     for model in {m.id: m for m in models.models.values()}.values():
         age = (today - model.checked).days
         if age > MAX_PRICE_AGE_DAYS:
-            findings.append(Finding(model.id, f"prices were checked {age} days ago, on {model.checked}: look again"))
+            findings.append(
+                CatalogFinding(model.id, f"prices were checked {age} days ago, on {model.checked}: look again")
+            )
         if model.retires is not None and model.retires <= today:
-            findings.append(Finding(model.id, f"retired on {model.retires}: take it out of the fleets"))
-        findings += [Finding(model.id, problem) for problem in _disagreements(model, today)]
+            findings.append(CatalogFinding(model.id, f"retired on {model.retires}: take it out of the fleets"))
+        findings += [CatalogFinding(model.id, problem) for problem in _disagreements(model, today)]
     return findings
 
 

@@ -16,9 +16,9 @@ import click
 import msgspec
 
 from router import demo as demos
-from router.completion import KEYS, Completion, complete
 from router.engine import Router
 from router.errors import ClientError, RequestError, TierwiseError
+from router.send.complete import KEYS, Completion, complete
 from router.types import Decision, Record
 
 _point = click.option("--operating-point", "-o", metavar="NAME", help="economy, balanced or quality.")

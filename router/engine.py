@@ -5,41 +5,31 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from router import artifact, caching, canary, catalog, conversation, dialect, policy, rollout, settings
-from router.accounts import Accounts
-from router.affinity import Affinity, Signal
-from router.artifact import Manifest
-from router.canary import Canary, Loaded
+from router import catalog, settings
+from router.accounts.ledger import Ledger
+from router.accounts.record import Accounts
+from router.cache import breakpoints
+from router.cache.memory import Memory, open_memory
+from router.cache.placement import Placement, Signal
 from router.catalog import Catalog, Fleet, Model
-from router.classifier import Classifier
+from router.classifier import artifact, canary, pointer
+from router.classifier.artifact import Manifest
+from router.classifier.canary import Canary, Loaded
+from router.classifier.model import Classifier
+from router.classifier.pointer import Verdict
+from router.decide.able import able_tiers
+from router.decide.breaker import Breaker
+from router.decide.options import CallOptions, unasked
+from router.decide.rules import Context, Rules
+from router.decide.task import read_task
+from router.decide.tiers import Policy, bounded
 from router.errors import ClientError, RequestError
-from router.faults import Breaker
-from router.judge import Judge, bounded
-from router.ledger import Ledger
-from router.options import CallOptions, unasked
-from router.rollout import Verdict
-from router.rules import Context, Rules
-from router.state import State, open_state
-from router.types import (
-    Api,
-    Body,
-    Decision,
-    Plan,
-    Prefix,
-    Reason,
-    Record,
-    Route,
-    Task,
-    TurnState,
-    Usage,
-)
-
-if TYPE_CHECKING:
-    from router.completion import Completion
+from router.formats import accepts
+from router.types import Api, Body, Decision, Plan, Prefix, Reason, Record, Route, Task, TurnState, Usage
 
 AUTO = "auto"
 """The model name that asks for a decision: "auto", or "auto:quality" for another operating point."""
@@ -61,7 +51,7 @@ class Router:
         fleet_is_default: bool = False,
         breaker: Breaker | None = None,
         rules: Rules | None = None,
-        state: State | None = None,
+        state: Memory | None = None,
         artifact_name: str | None = None,
         canary: Canary | None = None,
     ) -> None:
@@ -69,9 +59,9 @@ class Router:
         champion = Loaded(artifact_name or artifact.name_of(manifest), classifier, manifest)
         self.catalog = models
         self.fleet = fleet
-        self.judge = Judge(fleet, champion, canary, breaker or Breaker())
-        self.accounts = Accounts(models, fleet, Affinity(fleet, state), store)
-        self.operating_point = self.judge.known_point(operating_point)
+        self.policy = Policy(fleet, champion, canary, breaker or Breaker())
+        self.accounts = Accounts(models, fleet, Placement(fleet, state), store)
+        self.operating_point = self.policy.known_point(operating_point)
         self.clock = clock
         self.fleet_is_default = fleet_is_default
         self.rules = rules or Rules()
@@ -80,22 +70,22 @@ class Router:
     @property
     def classifier(self) -> Classifier:
         """What reads texts for the champion."""
-        return self.judge.champion.classifier
+        return self.policy.champion.classifier
 
     @property
     def manifest(self) -> Manifest:
         """The champion's."""
-        return self.judge.champion.manifest
+        return self.policy.champion.manifest
 
     @property
     def artifact_name(self) -> str:
         """The champion's, as records name it."""
-        return self.judge.champion.name
+        return self.policy.champion.name
 
     @property
     def canary(self) -> Canary | None:
         """What serves a share of the conversations beside the champion, if anything does."""
-        return self.judge.canary
+        return self.policy.canary
 
     @property
     def store(self) -> Ledger | None:
@@ -103,14 +93,14 @@ class Router:
         return self.accounts.store
 
     @property
-    def affinity(self) -> Affinity:
+    def affinity(self) -> Placement:
         """What is remembered of conversations and caches."""
         return self.accounts.affinity
 
     @property
     def breaker(self) -> Breaker:
         """The models that rest after failing."""
-        return self.judge.breaker
+        return self.policy.breaker
 
     @classmethod
     def load(
@@ -129,7 +119,9 @@ class Router:
         Raises ArtifactError, CatalogError, SettingsError or RequestError, each naming the value and the remedy.
         """
         chosen = settings.load() if config is None else config
-        champion, beside = canary.load(name_or_path or chosen.artifact, chosen)
+        champion, beside = canary.load(
+            name_or_path or chosen.artifact, chosen.operating_points, may_promote=chosen.promote_canary
+        )
         models = catalog.configured(chosen.fleets, chosen.models)
         fleet_name = fleet or chosen.fleet
         if store is None and chosen.ledger is not None:
@@ -144,7 +136,7 @@ class Router:
             clock=clock,
             fleet_is_default=fleet_name is None,
             rules=Rules(chosen.rules),
-            state=open_state(chosen.state),
+            state=open_memory(chosen.state),
             artifact_name=champion.name,
             canary=beside,
         )
@@ -168,7 +160,7 @@ class Router:
 
     def take_over(self, before: Router) -> None:
         """Go on with what another router of the same fleet knows: conversations, warm caches, baseline, faults."""
-        self.judge.breaker = before.judge.breaker
+        self.policy.breaker = before.policy.breaker
         self.accounts.affinity, self.accounts.baseline = before.accounts.affinity, before.accounts.baseline
 
     def serving(self, provider: str) -> Router:
@@ -209,9 +201,9 @@ class Router:
         if isinstance(request, str) and messages is None:
             task = Task(request, TurnState.USER_TURN, len(request), has_images=False, has_tools=False)
         elif isinstance(request, Mapping) and messages is None:
-            task = conversation.read(request)
+            task = read_task(request)
         elif request is None and messages is not None:
-            task = conversation.read({"messages": messages})
+            task = read_task({"messages": messages})
         else:
             raise RequestError(
                 f"cannot read a request of type {type(request).__name__}"
@@ -221,9 +213,9 @@ class Router:
         options = CallOptions.of(request) if isinstance(request, Mapping) else CallOptions()
         point = operating_point or options.operating_point or self.operating_point
         key = conversation_key(options.conversation_id)
-        served = self.judge.served(key, point)
+        served = self.policy.served(key, point)
         rule = self.rules.match(task, context or Context(), self.clock())
-        decision = self.judge.decide(task, point, served, options, rule)
+        decision = self.policy.decide(task, point, served, options, rule)
         return msgspec.structs.replace(decision, artifact=served.name, conversation=key)
 
     def plan(self, body: Body, api: Api, context: Context | None = None, *, counts_only: bool = False) -> Plan:
@@ -242,29 +234,29 @@ class Router:
         if name != AUTO and not name.startswith(f"{AUTO}:"):
             decision = Decision(self.fleet.tier_of(name), name, {}, Reason.EXPLICIT_MODEL, self.operating_point)
             model = self.catalog.find(name)
-            return Plan(decision, unasked(body), api, caching.plan(body, api, model), planned_at)
-        judge, context, options = self.judge, context or Context(), CallOptions.of(body)
-        prefix = caching.read(body, api)
-        task = conversation.read(body, context.headers, prefix)
+            return Plan(decision, unasked(body), api, breakpoints.plan(body, api, model), planned_at)
+        policy, context, options = self.policy, context or Context(), CallOptions.of(body)
+        prefix = breakpoints.read_prefix(body, api)
+        task = read_task(body, context.headers, prefix)
         named = options.conversation_id or (f"{task.session}/{prefix.head_key}" if task.session else "")
         hold = None if counts_only else self.affinity.recall(named, prefix)
         point = name.partition(":")[2] or options.operating_point or self.operating_point
-        able, notes = policy.able(self.fleet, task, body, api)
+        able, notes = able_tiers(self.fleet, task, body, api)
         rule = self.rules.match(task, context, planned_at)
         allowed = bounded(able, options, rule)
         key = conversation_key(named, prefix)
-        served = judge.served(key, point)
-        decision = judge.held(task, hold, allowed, point) or judge.decide(
+        served = policy.served(key, point)
+        decision = policy.held(task, hold, allowed, point) or policy.decide(
             task, point, served, options, rule, (able, notes)
         )
         decision = msgspec.structs.replace(decision, artifact=served.name, conversation=key)
         if hold is not None and task.in_trouble and decision.reason is not Reason.RULE:
-            decision = judge.out_of_trouble(decision, hold, allowed)
-        if judge.breaker.rests(decision.model):
-            decision = judge.above(decision, allowed, f"{decision.model} rests after failing") or decision
+            decision = policy.out_of_trouble(decision, hold, allowed)
+        if policy.breaker.rests(decision.model):
+            decision = policy.above(decision, allowed, f"{decision.model} rests after failing") or decision
         route = None
         if not counts_only and decision.tier is not None:
-            tiers = judge.open_to(decision, hold, allowed, body)
+            tiers = policy.open_to(decision, hold, allowed, body)
             new_turn = task.turn is not TurnState.TOOL_LOOP
             label = options.traffic_class or ""
             tier, route = self.affinity.route(
@@ -272,12 +264,12 @@ class Router:
             )
             if hold is not None and decision.reason is Reason.HELD:
                 route = msgspec.structs.replace(route, required=hold.required)
-            decision = judge.moved(
+            decision = policy.moved(
                 decision, tier, Reason.WARM, f"{decision.tier} would do, {tier} holds the prefix warm"
             )
         if options.dry_run and decision.tier is not None and allowed:
             note = f"dry run: would have gone to {decision.model} ({decision.reason})"
-            decision = judge.moved(decision, list(self.fleet.models)[-1], Reason.DRY_RUN, note)
+            decision = policy.moved(decision, list(self.fleet.models)[-1], Reason.DRY_RUN, note)
         return self._planned(decision, body, api, planned_at, route, prefix, context)
 
     def move_up(
@@ -291,13 +283,13 @@ class Router:
         context = context or Context()
         if plan.decision.reason is Reason.EXPLICIT_MODEL:
             return None
-        task = conversation.read(body, context.headers)
-        able, _ = policy.able(self.fleet, task, body, plan.api)
+        task = read_task(body, context.headers)
+        able, _ = able_tiers(self.fleet, task, body, plan.api)
         allowed = bounded(able, CallOptions.of(body), self.rules.match(task, context, plan.planned_at))
         if elsewhere:
             failed = self.catalog.find(plan.decision.model)
             allowed = [tier for tier in allowed if _address(self.fleet.models[tier]) != _address(failed)]
-        decision = self.judge.above(plan.decision, allowed, why)
+        decision = self.policy.above(plan.decision, allowed, why)
         if decision is None or decision.tier is None:
             return None
         route = plan.route and self.affinity.on(plan.route, decision.tier, plan.planned_at)
@@ -314,12 +306,12 @@ class Router:
         context: Context,
     ) -> Plan:
         model = self.catalog.find(decision.model)
-        fitted, changes = dialect.adapt(unasked(body), api, model, context.headers.get("anthropic-version"))
-        prefix = prefix or (route.prefix if route else caching.read(body, api))
+        fitted, changes = accepts.adapt(unasked(body), api, model, context.headers.get("anthropic-version"))
+        prefix = prefix or (route.prefix if route else breakpoints.read_prefix(body, api))
         if model is None or route is None:
-            cache = caching.plan(fitted, api, model, prefix=prefix)
+            cache = breakpoints.plan(fitted, api, model, prefix=prefix)
         else:
-            cache = caching.plan(
+            cache = breakpoints.plan(
                 fitted,
                 api,
                 model,
@@ -329,22 +321,10 @@ class Router:
                 tokens_per_unit=self.affinity.tokens_per_unit(model, prefix),
                 n_known=route.n_known,
             )
-        sent = {**caching.apply(fitted, cache, api), "model": decision.model}
+        sent = {**breakpoints.apply(fitted, cache, api), "model": decision.model}
         if changes:
             decision = msgspec.structs.replace(decision, notes=(*decision.notes, *changes))
         return Plan(decision, sent, api, cache, planned_at, route)
-
-    def complete(self, messages: str | Sequence[Mapping[str, Any]], /, **options: Any) -> Completion:
-        """One call in one form over a fleet that may mix providers, sent and accounted for: see `router.complete`."""
-        from router import completion  # it stands above; this is only where one looks for it
-
-        return completion.complete(self, messages, **options)
-
-    async def complete_async(self, messages: str | Sequence[Mapping[str, Any]], /, **options: Any) -> Completion:
-        """`complete` for a running event loop."""
-        from router import completion
-
-        return await completion.complete_async(self, messages, **options)
 
     def record(self, plan: Plan, usage: Usage, notes: tuple[str, ...] = (), *, reply_chars: int = 0) -> Record:
         """Account for a reply: its cost and the baseline's at the day's prices, written to the store, if any.
@@ -374,7 +354,7 @@ class Router:
         """
         if isinstance(about, str):
             key = conversation_key(about)
-            name = self.judge.served(key, self.operating_point).name
+            name = self.policy.served(key, self.operating_point).name
         else:
             key, name = about.conversation, about.artifact
         if not key:
@@ -384,7 +364,7 @@ class Router:
         self._heard.keep_feedback(name, key, good=good)
         if self.canary is None:
             return Verdict.HOLD
-        return self.canary.judge(self._heard.feedback(self.canary.pointer.since))
+        return self.canary.review(self._heard.feedback(self.canary.pointer.since))
 
 
 def _address(model: Model | None) -> tuple[str, str | None] | None:
@@ -397,7 +377,7 @@ def conversation_key(name: str | None, prefix: Prefix | None = None) -> str:
     before that; "" for one of which neither is known.
     """
     if name:
-        return rollout.key_of(f"c:{name}")
+        return pointer.key_of(f"c:{name}")
     if prefix is None:
         return ""
-    return rollout.key_of(f"k:{prefix.keys[0]:x}" if len(prefix.keys) else f"p:{prefix.head_key}")
+    return pointer.key_of(f"k:{prefix.keys[0]:x}" if len(prefix.keys) else f"p:{prefix.head_key}")

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from router.artifact import OperatingPoint
+from router.classifier.artifact import OperatingPoint
+from router.decide.rules import Rule, check_names
 from router.errors import SettingsError
-from router.rules import Rule, check_names
 from router.types import Tier
 
 FILE = "tierwise.toml"
@@ -73,8 +73,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `models` adds models behind an OpenAI-compatible address (`catalog.CustomModel` says what a table takes), e.g.
     `[models.my-llama] base_url = "http://localhost:8000/v1"`, `context_tokens = 32_768`.
     `operating_points` adds those that `tierwise tune` wrote; `rules` are checked before the classifier, in order
-    (router/rules.py). `promote_canary` lets a canary become champion by itself once users' feedback shows that it is
-    not worse; one that is worse is rolled back in any case.
+    (router/decide/rules.py). `promote_canary` lets a canary become champion by itself once users' feedback shows that
+    it is not worse; one that is worse is rolled back in any case.
     """
 
     artifact: str | None = None

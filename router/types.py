@@ -83,8 +83,8 @@ class Decision(msgspec.Struct, frozen=True):
     `p_suffices` maps each tier to q = P(its answer is as good as the top tier's), in [0, 1], non-decreasing from
     simple to complex, 1.0 for the last. It is empty when nothing was judged (`EXPLICIT_MODEL`, `EMPTY_TASK`,
     `CLASSIFIER_ERROR`, a `RULE` that names a tier). `tier` is None only for an explicit model that is not in the fleet.
-    `artifact` serves the `conversation`, whose key (router/rollout.py) is "" where none is known; both are "" for an
-    explicit model.
+    `artifact` serves the `conversation`, whose key (router/classifier/pointer.py) is "" where none is known; both are
+    "" for an explicit model.
     """
 
     tier: Tier | None
@@ -152,7 +152,7 @@ class Prefix(msgspec.Struct, frozen=True):
         return next(i for i in range(n) if self.keys[i] != keys[i])
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+class CacheEntry(msgspec.Struct, frozen=True, array_like=True):
     """What a model's cache is believed to hold of a conversation: its first `n_messages`, so many units, until when."""
 
     n_messages: int
@@ -173,7 +173,7 @@ class Hold(msgspec.Struct, frozen=True, array_like=True):
     p_suffices: dict[str, float]
     at_s: float
     keys: list[int]
-    warm: dict[str, list[Entry]] = {}
+    warm: dict[str, list[CacheEntry]] = {}
 
 
 class CachePlan(msgspec.Struct, frozen=True):
@@ -209,8 +209,8 @@ class Route(msgspec.Struct, frozen=True):
     head: Ttl
     tail: Ttl
     n_known: int = 0
-    warm: Mapping[str, Sequence[Entry]] = {}
-    head_warm: Mapping[str, Sequence[Entry]] = {}
+    warm: Mapping[str, Sequence[CacheEntry]] = {}
+    head_warm: Mapping[str, Sequence[CacheEntry]] = {}
     expected_units: float = 0.0
     miss: str = ""
     classes: tuple[str, ...] = ()

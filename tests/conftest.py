@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from router import Router, Settings, artifact
+from router import Router, Settings
+from router.classifier import artifact
 from router.offline import Upstream
 
 ROOT = Path(__file__).parent.parent

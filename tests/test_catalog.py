@@ -6,7 +6,8 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from router import CatalogError, Tier, Usage, catalog, ledger
+from router import CatalogError, Tier, Usage, catalog
+from router.accounts import ledger
 
 TODAY = dt.date(2026, 11, 22)
 SHIPPED = catalog.shipped()
@@ -42,8 +43,8 @@ def test_prices_agree_with_genai_prices() -> None:
     """A second, independently kept source; what it does not have is pinned here so that the list stays honest."""
     missing = "genai-prices does not have it: nothing to compare with"
     assert catalog.review(SHIPPED, TODAY) == [
-        catalog.Finding("gpt-6.2-sol", missing),
-        catalog.Finding("gpt-6.2-astra", missing),
+        catalog.CatalogFinding("gpt-6.2-sol", missing),
+        catalog.CatalogFinding("gpt-6.2-astra", missing),
     ]
 
 

@@ -8,7 +8,7 @@ import pytest
 from router import ClientError, Router, Tier, demo
 
 
-def quiet(_: str, calls: Iterable[demo.Call]) -> Iterable[demo.Call]:
+def quiet(_: str, calls: Iterable[demo.CustomerMessage]) -> Iterable[demo.CustomerMessage]:
     return calls
 
 

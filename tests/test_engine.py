@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from router import AUTO, Api, ArtifactNotFound, CatalogError, ClientError, Reason, RequestError, Router, Tier, Usage
-from router.classifier import Prediction
+from router.classifier.model import Prediction
 
 HELLO = [{"role": "user", "content": "hi"}]
 
@@ -92,8 +92,8 @@ class Failing:
 def test_a_broken_classifier_goes_up(
     router: Router, monkeypatch: pytest.MonkeyPatch, outcome: Exception | Prediction, reason: Reason
 ) -> None:
-    failing = msgspec.structs.replace(router.judge.champion, classifier=Failing(outcome))
-    monkeypatch.setattr(router.judge, "champion", failing)
+    failing = msgspec.structs.replace(router.policy.champion, classifier=Failing(outcome))
+    monkeypatch.setattr(router.policy, "champion", failing)
     decision = router.decide("hi")
     assert (decision.tier, decision.reason) == (Tier.COMPLEX, reason)
 

@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 
 from router import Router
 from tests.conftest import ROOT
-from training import dataset
+from training.build import corpora
 
 NOTEBOOK = ROOT / "notebooks" / "threshold_tuning.ipynb"
 
@@ -46,10 +46,10 @@ def test_its_outputs_are_committed_and_small() -> None:
 
 
 def test_the_last_three_cells_alone_serve_labels_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = dataset.queries().sample(600, random_state=0)
+    rows = corpora.queries().sample(600, random_state=0)
     rows[["text", "tier"]].to_csv(tmp_path / "labels.csv", index=False)
     cells = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"][-3:]
-    own = cells[0].source.replace("dataset.QUERIES, dataset.OUT_OF_FOLD", 'Path("labels.csv"), None')
+    own = cells[0].source.replace("corpora.QUERIES, corpora.OUT_OF_FOLD", 'Path("labels.csv"), None')
     assert own != cells[0].source
     cells[0].source = own
     execute(cells, tmp_path, monkeypatch)

@@ -11,9 +11,12 @@ from typing import Any
 import click
 import numpy as np
 
-from router import artifact as artifacts
+from router.classifier import artifact as artifacts
 from router.types import Tier
-from training import behaviour, card, curve, dataset, embedding, evaluate, export, fit, novelty
+from training import behaviour
+from training.build import corpora as dataset
+from training.build import embedding, export, fit, novelty
+from training.examine import card, curve, evaluate
 
 
 class _Steps:
@@ -94,7 +97,7 @@ def build(corpora: Path, name: str, version: int, out: Path, base: Path | None, 
     }
     training_data = dataset.provenance(rows, corpora)
     folder = out / f"{name}-v{version}"
-    gap = export.write(
+    gap = export.write_artifact(
         folder,
         unfolded,
         name=name,

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from router.conversation import read
+from router.decide.task import read_task
 from router.types import Tier
-from training.dataset import DATA
+from training.build.corpora import DATA
 
 CASES = DATA / "behaviour.jsonl"
 POINT = "balanced"
@@ -67,6 +67,6 @@ def run(suite: list[Case], route: Callable[[list[str]], list[int]]) -> dict[str,
 
 
 def _case(row: dict[str, Any]) -> Case:
-    task = row["text"] if "text" in row else read({"messages": row["messages"]}).text
+    task = row["text"] if "text" in row else read_task({"messages": row["messages"]}).text
     bounds = (Tier(row[key]) if key in row else None for key in ("at_least", "at_most"))
     return Case(row["id"], row["kind"], row["group"], task, row.get("versus"), *bounds)

@@ -18,11 +18,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from router.clients import wrap
+from router.accounts.ledger import Ledger
 from router.engine import AUTO, Router
 from router.errors import ClientError
-from router.ledger import Ledger
 from router.offline import Bill, Upstream
+from router.send.wrap import wrap
 from router.types import Record, Tier
 
 CALLS_A_DAY = 10_000
@@ -30,11 +30,11 @@ BUSY_HOUR, QUIET_HOUR = 14, 3
 LIVE_CALLS = 10
 _FOLDER = Path(__file__).parent
 
-Progress = Callable[[str, Iterable["Call"]], Iterable["Call"]]
+Progress = Callable[[str, Iterable["CustomerMessage"]], Iterable["CustomerMessage"]]
 
 
 @dataclass(frozen=True)
-class Call:
+class CustomerMessage:
     """One customer message: seconds since midnight, text, and the tier that it needs."""
 
     at_s: float
@@ -53,17 +53,17 @@ class _Clock:
         return self.midnight + self.at_s
 
 
-def workload(n_calls: int) -> list[Call]:
+def workload(n_calls: int) -> list[CustomerMessage]:
     """Two unbroken stretches of the day, so that gaps are real: two thirds from 14:00 on, one third from 03:00 on."""
     messages = [json.loads(line) for line in (_FOLDER / "messages.jsonl").read_text("utf-8").splitlines()]
     chance = random.Random(7)
-    calls: list[Call] = []
+    calls: list[CustomerMessage] = []
     for hour, share in ((QUIET_HOUR, 1 / 3), (BUSY_HOUR, 2 / 3)):
         at_s = hour * 3600.0
         for _ in range(max(round(n_calls * share), 1)):
             at_s += chance.expovariate(_calls_per_s(at_s))
             message = chance.choice(messages)
-            calls.append(Call(at_s, message["text"], Tier(message["tier"])))
+            calls.append(CustomerMessage(at_s, message["text"], Tier(message["tier"])))
     return calls
 
 
@@ -131,7 +131,7 @@ def live(router: Router, progress: Progress) -> dict[str, Any]:
     return {"simulated": False, "n_calls": len(calls), "routed": _routed_summary(calls, records, [])}
 
 
-def _ask_claude(client: Any, clock: _Clock, call: Call) -> Record:
+def _ask_claude(client: Any, clock: _Clock, call: CustomerMessage) -> Record:
     clock.at_s = call.at_s
     messages = [{"role": "user", "content": call.text}]
     client.messages.create(model=AUTO, max_tokens=512, system=system_prompt(), messages=messages)
@@ -139,7 +139,7 @@ def _ask_claude(client: Any, clock: _Clock, call: Call) -> Record:
     return record
 
 
-def _ask_gpt(client: Any, clock: _Clock, call: Call) -> Record:
+def _ask_gpt(client: Any, clock: _Clock, call: CustomerMessage) -> Record:
     clock.at_s = call.at_s
     messages = [{"role": "system", "content": system_prompt()}, {"role": "user", "content": call.text}]
     client.chat.completions.create(model=AUTO, max_completion_tokens=512, messages=messages)
@@ -148,7 +148,7 @@ def _ask_gpt(client: Any, clock: _Clock, call: Call) -> Record:
 
 
 def _baseline(
-    client: Any, upstream: Upstream, clock: _Clock, model: str, ttl: str | None, calls: Iterable[Call]
+    client: Any, upstream: Upstream, clock: _Clock, model: str, ttl: str | None, calls: Iterable[CustomerMessage]
 ) -> Decimal:
     """What the upstream bills when every call goes to one model, through the plain SDK."""
     block: dict[str, Any] = {"type": "text", "text": system_prompt()}
@@ -169,7 +169,7 @@ def _drain(upstream: Upstream) -> list[Bill]:
     return bills
 
 
-def _routed_summary(calls: list[Call], records: list[Record], bills: list[Bill]) -> dict[str, Any]:
+def _routed_summary(calls: list[CustomerMessage], records: list[Record], bills: list[Bill]) -> dict[str, Any]:
     rank = list(Tier)
     sent = [rank.index(r.tier) - rank.index(c.required) for r, c in zip(records, calls, strict=True) if r.tier]
     usages = [record.usage for record in records]

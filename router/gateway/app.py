@@ -20,11 +20,11 @@ from router.gateway import wire
 from router.gateway.feedback import Verdicts
 from router.gateway.journal import Journal
 from router.gateway.keys import Key, KeyFile
-from router.gateway.limits import Budgets, Rates, RedisRates, Slots
+from router.gateway.limits import Budgets, RateLimits, RedisRateLimits, Slots
 from router.gateway.metrics import Metrics
 from router.gateway.relay import Endpoint
 from router.gateway.serving import Serving
-from router.gateway.store import Entry, Store, open_store, state_dir
+from router.gateway.store import JournalEntry, Store, open_store, state_dir
 from router.gateway.wire import RawHeaders, Refusal
 from router.types import Api
 
@@ -54,7 +54,7 @@ class Gateway:
         self.keys = KeyFile(folder / "keys.json")
         self.slots = Slots(settings.max_concurrent, settings.max_queue, settings.queue_timeout_s)
         self.verdicts = Verdicts(self, open_store(self.serving.settings))
-        self.rates = RedisRates(settings.redis_url) if settings.redis_url else Rates()
+        self.rates = RedisRateLimits(settings.redis_url) if settings.redis_url else RateLimits()
         self.journal = Journal(
             folder / "journal",
             open_store(self.serving.settings),
@@ -120,7 +120,7 @@ class Gateway:
                 message = f"the key {key.name!r} may make {key.requests_a_minute} requests a minute"
                 raise Refusal(429, "rate_limit_error", message, retry_after_s=wait_s)
 
-    def keep(self, entry: Entry) -> None:
+    def keep(self, entry: JournalEntry) -> None:
         """Keep a record for good."""
         self.budgets.add(entry)
         self.journal.append(entry)

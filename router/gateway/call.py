@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from router import dialect, interpreter
+from router.decide.options import unasked
 from router.engine import Router
+from router.formats import accepts, interpreter
 from router.gateway import wire
 from router.gateway.frames import Frames, TranslatedFrames
 from router.gateway.serving import Serving
 from router.gateway.wire import RawHeaders
-from router.options import unasked
 from router.types import Api, Plan, Reason, Ttl
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class APITimeoutError(APIConnectionError):
     """The provider did not answer in time."""
 
 
-class Call:
+class UpstreamCall:
     """One request's calls. `spoken` is the format of the last one, `changes` what was changed in the body for it.
 
     `body` is the caller's, `unchanged` its bytes where a model that the caller named may be sent just those.
@@ -153,12 +153,12 @@ class Call:
         """What is sent: the caller's own bytes for a named model that speaks their format, else the planned body."""
         model = self._router.catalog.find(plan.decision.model)
         self.spoken, self.changes, self._hides_usage = plan.api, (), False
-        if plan.decision.reason is Reason.EXPLICIT_MODEL and (model is None or dialect.speaks(plan.api, model)):
+        if plan.decision.reason is Reason.EXPLICIT_MODEL and (model is None or accepts.speaks(plan.api, model)):
             return wire.encode(plan.body) if self._unchanged is None else self._unchanged
         body: Any = plan.body
         if self._counts_only:  # nothing is cached by counting
             body = {**unasked(self._body), "model": plan.decision.model}
-        if model is not None and (self._counts_only or dialect.spoken(body, plan.api, model) is not plan.api):
+        if model is not None and (self._counts_only or accepts.spoken(body, plan.api, model) is not plan.api):
             head, tail = (plan.route.head, plan.route.tail) if plan.route else (Ttl.SHORT, _tail(body))
             said = interpreter.interpret(body, plan.api, model, head=head, tail=tail, version=self._version())
             body, self.spoken, self.changes = said.body, said.api, said.notes

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
+from router.classifier.pointer import Verdict
 from router.engine import conversation_key
 from router.gateway import wire
 from router.gateway.store import Served, Store, StoreAway
 from router.gateway.wire import Refusal
-from router.rollout import Verdict
 
 if TYPE_CHECKING:
     from router.gateway.app import Gateway
@@ -58,7 +58,7 @@ class Verdicts:
         """Judge the canary by what all replicas have heard."""
         canary = self._gateway.serving.router.canary
         if canary is not None and canary.pointer.canary is not None:
-            canary.judge(store.feedback(canary.pointer.since))
+            canary.review(store.feedback(canary.pointer.since))
 
     async def close(self) -> None:
         """Give the connection back."""
@@ -67,7 +67,7 @@ class Verdicts:
     def _keep(self, served: Served, good: bool) -> Verdict:
         self._store.keep_feedback(served.artifact, served.conversation, good=good)
         canary = self._gateway.serving.router.canary
-        return Verdict.HOLD if canary is None else canary.judge(self._store.feedback(canary.pointer.since))
+        return Verdict.HOLD if canary is None else canary.review(self._store.feedback(canary.pointer.since))
 
     async def _use(self, work: Callable[[], ResultT]) -> ResultT:
         """In a thread, one at a time: a database may be slow, its connection is one."""

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from router.formats.interpreter import Events
+from router.formats.usage import Meter
 from router.gateway import wire
-from router.interpreter import Events
 from router.types import Api
-from router.usage import Meter
 
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from router.gateway.store import Entry, Store, StoreAway
+from router.gateway.store import JournalEntry, Store, StoreAway
 
 _logger = logging.getLogger("tierwise")
 
@@ -31,7 +31,7 @@ _BATCH_BYTES = 64_000
 _ROTATE_BYTES = 16_000_000
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Entry).decode
+_decode = msgspec.json.Decoder(JournalEntry).decode
 
 
 class Segment:
@@ -95,7 +95,7 @@ class Journal:
         folder: Path,
         store: Store,
         *,
-        on_applied: Callable[[Sequence[Entry]], None] = lambda _: None,
+        on_applied: Callable[[Sequence[JournalEntry]], None] = lambda _: None,
         on_refresh: Callable[[Store], None] = lambda _: None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -113,7 +113,7 @@ class Journal:
         self._thread = threading.Thread(target=self._run, name="tierwise-journal", daemon=True)
         self._thread.start()
 
-    def append(self, entry: Entry) -> None:
+    def append(self, entry: JournalEntry) -> None:
         """Keep a record; it survives the process from here on. A full disk is logged, never raised."""
         try:
             line = _encode(entry) + b"\n"
@@ -215,7 +215,7 @@ class Journal:
         self._store.forget(old.path.name)
 
 
-def _read(line: bytes) -> Entry | None:
+def _read(line: bytes) -> JournalEntry | None:
     try:
         return _decode(line)
     except msgspec.MsgspecError:

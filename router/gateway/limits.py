@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from router.gateway.keys import Key
-from router.gateway.store import Entry, Spent, Store, spent_by
+from router.gateway.store import JournalEntry, Spent, Store, spent_by
 from router.gateway.wire import Refusal
 
 _logger = logging.getLogger("tierwise")
@@ -66,7 +66,7 @@ class Slots:
         self._free.release()
 
 
-class Rates:
+class RateLimits:
     """Requests a minute by key, counted in this process."""
 
     trouble: str | None = None
@@ -89,7 +89,7 @@ class Rates:
         """Nothing is held."""
 
 
-class RedisRates(Rates):
+class RedisRateLimits(RateLimits):
     """Requests a minute by key, counted by all replicas together; in this process while Redis is away."""
 
     def __init__(self, url: str) -> None:
@@ -135,11 +135,11 @@ class Budgets:
         self._stored: Spent = {}
         self._pending: Spent = defaultdict(Decimal)
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: JournalEntry) -> None:
         """Count a record that is in the journal now."""
         self._move([entry], 1)
 
-    def applied(self, entries: Sequence[Entry]) -> None:
+    def applied(self, entries: Sequence[JournalEntry]) -> None:
         """These records have reached the database."""
         self._move(entries, -1)
         with self._lock:
@@ -166,7 +166,7 @@ class Budgets:
                 message = f"the key {key.name!r} has used ${used:.4f} of the ${limit} that it may spend a {what}"
                 raise Refusal(429, "billing_error", message, final=True)
 
-    def _move(self, entries: Sequence[Entry], sign: int) -> None:
+    def _move(self, entries: Sequence[JournalEntry], sign: int) -> None:
         with self._lock:
             for at, usd in spent_by(entries).items():
                 self._pending[at] += sign * usd

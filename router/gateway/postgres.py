@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import msgspec
 import psycopg
 
-from router.gateway.store import Entry, Served, Spent, StoreAway, spent_by
-from router.ledger import PICO, columns, picousd
-from router.rollout import Feedback
+from router.accounts.ledger import PICO, columns, picousd
+from router.classifier.pointer import Feedback
+from router.gateway.store import JournalEntry, Served, Spent, StoreAway, spent_by
 
 ResultT = TypeVar("ResultT")
 
@@ -61,7 +61,7 @@ class PostgresStore:
         self._url = url
         self._connection: psycopg.Connection[Any] | None = None
 
-    def write_all(self, entries: Sequence[Entry], journal: str, position: int) -> None:
+    def write_all(self, entries: Sequence[JournalEntry], journal: str, position: int) -> None:
         """See Store."""
         rows = [_row(entry) for entry in entries]
         spent = [(key, day, picousd(usd)) for (key, day), usd in spent_by(entries).items()]
@@ -149,7 +149,7 @@ class PostgresStore:
         return db
 
 
-def _row(entry: Entry) -> tuple[Any, ...]:
+def _row(entry: JournalEntry) -> tuple[Any, ...]:
     record = entry.record
     kept = msgspec.structs.replace(record, model=_text(record.model), notes=tuple(map(_text, record.notes)))
     return (entry.request_id, entry.key, record.at, *columns(kept))

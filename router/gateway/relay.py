@@ -16,19 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from router import conversation, dialect, interpreter
-from router import usage as usages
-from router.attempts import Attempts
+from router.decide.rules import Context
+from router.decide.task import read_task
 from router.engine import Router
 from router.errors import RequestError, TierwiseError
+from router.formats import accepts, interpreter
+from router.formats import usage as usages
 from router.gateway import wire
-from router.gateway.call import APIConnectionError, APITimeoutError, Call, UpstreamError
+from router.gateway.call import APIConnectionError, APITimeoutError, UpstreamCall, UpstreamError
 from router.gateway.frames import Frames
 from router.gateway.keys import Key
 from router.gateway.serving import Serving
-from router.gateway.store import Entry
+from router.gateway.store import JournalEntry
 from router.gateway.wire import RawHeaders, Refusal
-from router.rules import Context
+from router.send.attempts import Attempts
 from router.types import Api, Usage
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Exchange:
         self._raw = b""
         self._router: Router
         self._attempts: Attempts | None = None
-        self._call: Call
+        self._call: UpstreamCall
         self._begun = False
         self._recorded = False
         self._body_read = False
@@ -189,7 +190,7 @@ class Exchange:
         plan = self._router.plan(asked, self._api, context, counts_only=self._endpoint.counts_only)
         unchanged = self._raw if asked is body and "router" not in body else None
         endpoint = self._endpoint
-        self._call = Call(
+        self._call = UpstreamCall(
             self._gateway.session,
             self._serving,
             self._router,
@@ -230,7 +231,7 @@ class Exchange:
     def _speaks(self) -> bool:
         assert self._attempts is not None
         model = self._router.catalog.find(self._attempts.plan.decision.model)
-        return model is None or dialect.speaks(self._api, model)
+        return model is None or accepts.speaks(self._api, model)
 
     async def _estimate(self) -> None:
         """How many tokens the body has, for a model whose provider counts none in the caller's format."""
@@ -239,7 +240,7 @@ class Exchange:
         model = self._router.catalog.find(plan.decision.model)
         assert model is not None
         kind = {} if self._api is Api.MESSAGES else {"object": "response.input_tokens"}
-        body = wire.encode({**kind, "input_tokens": model.estimate_tokens(conversation.read(plan.body).n_chars)})
+        body = wire.encode({**kind, "input_tokens": model.estimate_tokens(read_task(plan.body).n_chars)})
         headers = [(b"content-type", b"application/json"), (b"x-tierwise-estimated", b"true"), *self._own_headers()]
         await self._reply(200, headers, body)
 
@@ -356,7 +357,7 @@ class Exchange:
         if not isinstance(reply, dict) or not isinstance(reply.get("usage"), dict):
             return usages.UNREPORTED
         try:
-            return usages.read(reply, self._call.spoken)
+            return usages.read_usage(reply, self._call.spoken)
         except (TypeError, ValueError):  # counts that are no numbers
             return usages.UNREPORTED
 
@@ -380,7 +381,7 @@ class Exchange:
                 (*self._attempts.notes, *self._call.changes, *notes, f"request {self._request_id}", *whose),
                 reply_chars=reply_chars,
             )
-            self._gateway.keep(Entry(self._request_id, record, None if key is None else key.id))
+            self._gateway.keep(JournalEntry(self._request_id, record, None if key is None else key.id))
         except Exception as exc:  # the provider has answered and will bill: the reply must reach the caller
             _logger.error("no record of request %s: %s", self._request_id, type(exc).__name__)
             return None

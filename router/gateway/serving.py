@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from yarl import URL
 
-from router.affinity import Signal
+from router.cache.placement import Signal
 from router.catalog import DEFAULT_FLEETS, SDK
 from router.engine import AUTO, Router
 from router.errors import CatalogError, SettingsError, TierwiseError

@@ -17,8 +17,8 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from router.ledger import PICO, Ledger, picousd
-from router.rollout import Feedback
+from router.accounts.ledger import PICO, Ledger, picousd
+from router.classifier.pointer import Feedback
 from router.settings import GatewaySettings, Settings
 from router.types import Record
 
@@ -28,7 +28,7 @@ Spent = dict[tuple[str, dt.date], Decimal]
 """USD by key and day (UTC)."""
 
 
-class Entry(msgspec.Struct, frozen=True):
+class JournalEntry(msgspec.Struct, frozen=True):
     """One line of the journal: a record, and whose request it was."""
 
     request_id: str
@@ -50,7 +50,7 @@ class StoreAway(Exception):
 class Store(Protocol):
     """What the journal needs of a database. Every method may raise StoreAway."""
 
-    def write_all(self, entries: Sequence[Entry], journal: str, position: int) -> None:
+    def write_all(self, entries: Sequence[JournalEntry], journal: str, position: int) -> None:
         """Append records and note that `journal` is applied up to `position`, all or nothing."""
 
     def position(self, journal: str) -> int:
@@ -96,7 +96,7 @@ def open_store(settings: Settings) -> Store:
     return SqliteStore(sqlite_file(settings))
 
 
-def spent_by(entries: Sequence[Entry]) -> Spent:
+def spent_by(entries: Sequence[JournalEntry]) -> Spent:
     """USD by key and day of some entries."""
     spent: Spent = defaultdict(Decimal)
     for entry in entries:
@@ -117,7 +117,7 @@ class SqliteStore(Ledger):
             " (key TEXT, day TEXT, picousd INTEGER NOT NULL, PRIMARY KEY (key, day)) STRICT"
         )
 
-    def write_all(self, entries: Sequence[Entry], journal: str, position: int) -> None:
+    def write_all(self, entries: Sequence[JournalEntry], journal: str, position: int) -> None:
         """See Store."""
         try:
             self._db.execute("BEGIN IMMEDIATE")

@@ -10,8 +10,8 @@ from typing import Any
 import anthropic
 import pytest
 
-from router import faults
 from router.offline import Failure, Upstream
+from router.send import faults
 from tests.gateway.conftest import HELLO, STREAM_HEAD, Exact, Serve, whole
 from tests.gateway.test_fidelity import FRAMES, NAMED
 

@@ -15,11 +15,11 @@ from typing import Any
 import httpx2
 import pytest
 
-from router import rollout
+from router.classifier import pointer
+from router.classifier.pointer import Pointer
 from router.gateway.keys import KeyFile
 from router.gateway.store import StoreAway
 from router.offline import Upstream
-from router.rollout import Pointer
 from tests.conftest import artifact_that_says
 from tests.gateway.conftest import HELLO, STREAM_HEAD, Exact, Running, Serve, process, records, wait_for
 from tests.gateway.test_fidelity import FRAMES
@@ -33,7 +33,7 @@ def models(tmp_path: Path) -> Path:
     folder = tmp_path / "models"
     artifact_that_says("complex", folder / "old-v1")
     artifact_that_says("simple", folder / "new-v1")
-    rollout.write(folder, Pointer("old-v1", "new-v1", 0.5))
+    pointer.write_pointer(folder, Pointer("old-v1", "new-v1", 0.5))
     return folder
 
 
@@ -142,7 +142,7 @@ def test_a_worse_canary_is_rolled_back_without_a_restart(
         found = said_of("simple")
     assert {row["artifact"] for row in found} == {"new-v1"}
     assert [row["verdict"] for row in found[:100]] == ["hold"] * 99 + ["roll_back"]
-    assert rollout.read(models) == Pointer("old-v1")
+    assert pointer.read_pointer(models) == Pointer("old-v1")
     assert "the canary new-v1 is rolled back, old-v1 serves" in caplog.text
     assert {ask(gateway, c).headers["x-tierwise-tier"] for c in served["simple"][:20]} == {"complex"}
     assert said(gateway) == {"old-v1": (len(served["complex"]), 0), "new-v1": (len(found), len(found))}
@@ -150,7 +150,7 @@ def test_a_worse_canary_is_rolled_back_without_a_restart(
 
 def test_a_reload_takes_the_promoted_artifact_and_drops_nothing(tmp_path: Path, models: Path) -> None:
     """Streams open before, during and after; callers that never pause. A broken artifact changes nothing."""
-    rollout.write(models, Pointer("old-v1"))
+    pointer.write_pointer(models, Pointer("old-v1"))
     gate, stop = threading.Event(), threading.Event()
     statuses: list[tuple[int, str]] = []
 
@@ -168,7 +168,7 @@ def test_a_reload_takes_the_promoted_artifact_and_drops_nothing(tmp_path: Path, 
         with httpx2.stream("POST", f"{url}/v1/messages", json={**CAPITAL, "stream": True}, timeout=20) as before:
             pieces = before.iter_raw()
             got = next(pieces)
-            rollout.write(models, Pointer("new-v1", history=("old-v1",)))
+            pointer.write_pointer(models, Pointer("new-v1", history=("old-v1",)))
             running.send_signal(signal.SIGHUP)
             during = threading.Thread(target=call)
             during.start()
@@ -180,7 +180,7 @@ def test_a_reload_takes_the_promoted_artifact_and_drops_nothing(tmp_path: Path, 
         path = models / "broken-v1"
         artifact_that_says("moderate", path)
         (path / "model.onnx").write_bytes(b"not a graph")
-        rollout.write(models, Pointer("broken-v1", history=("old-v1", "new-v1")))
+        pointer.write_pointer(models, Pointer("broken-v1", history=("old-v1", "new-v1")))
         running.send_signal(signal.SIGHUP)
         wait_for(lambda: "not reloaded" in log.read_text())
         n = len(statuses)
@@ -198,13 +198,13 @@ def test_a_reload_takes_the_promoted_artifact_and_drops_nothing(tmp_path: Path, 
 
 def test_a_reload_remembers_conversations(serve: Serve, upstream: Upstream, models: Path) -> None:
     """In the middle of a tool loop the turn goes on where it began, whatever another artifact would say."""
-    rollout.write(models, Pointer("old-v1"))
+    pointer.write_pointer(models, Pointer("old-v1"))
     gateway = serve(upstream.url, general={"artifact": str(models)})
     tool = {"name": "look", "input_schema": {"type": "object"}}
     opened = {**CAPITAL, "tools": [tool], "router": {"conversation_id": "c"}}
     assert gateway.post("/v1/messages", opened).headers["x-tierwise-tier"] == "complex"
     gateway.records(1)
-    rollout.write(models, Pointer("new-v1"))
+    pointer.write_pointer(models, Pointer("new-v1"))
     asyncio.run(gateway.gateway.reload())
     use = {"type": "tool_use", "id": "t1", "name": "look", "input": {}}
     result = {"type": "tool_result", "tool_use_id": "t1", "content": "Lima"}

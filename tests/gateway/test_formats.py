@@ -11,8 +11,9 @@ import openai
 import pydantic
 import pytest
 
-from router import Tier, faults
+from router import Tier
 from router.offline import Failure, Reply, ToolCall, Upstream
+from router.send import faults
 from tests.gateway.conftest import Exact, Running, Serve, whole
 
 SIMPLE, MODERATE, COMPLEX = "gpt-6-luna", "gemini-4-argon", "claude-opus-4-7"

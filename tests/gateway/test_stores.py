@@ -17,11 +17,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from router import rollout
+from router.cache.memory import KEEP_S, RedisMemory
+from router.classifier import pointer
+from router.classifier.pointer import Pointer
 from router.gateway.keys import KeyFile
 from router.offline import Upstream
-from router.rollout import Pointer
-from router.state import KEEP_S, RedisState
 from tests.conftest import artifact_that_says
 from tests.gateway.conftest import HELLO, KEYS, Running, Serve, wait_for
 
@@ -154,7 +154,7 @@ def test_replicas_share_feedback_and_both_let_a_worse_canary_go(
     for folder in folders:
         artifact_that_says("complex", folder / "old-v1")
         artifact_that_says("simple", folder / "new-v1")
-        rollout.write(folder, Pointer("old-v1", "new-v1", 0.5))
+        pointer.write_pointer(folder, Pointer("old-v1", "new-v1", 0.5))
     first, second = (
         serve(upstream.url, general={"artifact": str(folder)}, database_url=postgres.url) for folder in folders
     )
@@ -175,7 +175,7 @@ def test_replicas_share_feedback_and_both_let_a_worse_canary_go(
             if client.post("/v1/feedback", json=about).json()["artifact"] == "new-v1":
                 client.post("/v1/feedback", json={**about, "good": False})
     for folder in folders:
-        wait_for(lambda folder=folder: rollout.read(folder) == Pointer("old-v1"))
+        wait_for(lambda folder=folder: pointer.read_pointer(folder) == Pointer("old-v1"))
     counted = dict(postgres.rows("SELECT artifact, COUNT(*) FROM tierwise_feedback GROUP BY artifact"))
     assert counted == served
     assert (
@@ -267,7 +267,7 @@ def test_redis_keeps_state_and_while_it_is_away_the_process_does(serve: Serve, u
     port = free_port()
     url = f"redis://:redis-canary@127.0.0.1:{port}"
     with redis_server(port, "--requirepass", "redis-canary"):
-        one, other = RedisState(url), RedisState(url)
+        one, other = RedisMemory(url), RedisMemory(url)
         one.put(["a", "b"], b"1")
         other.put(["b"], b"2")
         assert [one.first(keys) for keys in (["a"], ["none", "b", "a"], ["none"])] == [b"1", b"2", None]
@@ -285,4 +285,4 @@ def test_redis_keeps_state_and_while_it_is_away_the_process_does(serve: Serve, u
     with redis_server(port, "--requirepass", "redis-canary"):
         one._away_until_s = 0.0
         one.put(["a"], b"4")
-        assert (RedisState(url).first(["a"]), one.trouble) == (b"4", None)
+        assert (RedisMemory(url).first(["a"]), one.trouble) == (b"4", None)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from training.dataset import SOURCE_WEIGHT, annotations
+from training.build.corpora import SOURCE_WEIGHT, annotations
 
 SUBJECTS = ("bridge", "ledger", "orchid", "glacier", "violin", "harbour", "comet", "ferry", "lantern", "quarry")
 EASY = "name the colour of a {}"

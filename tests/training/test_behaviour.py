@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from router import Router, Tier, artifact
+from router import Router, Tier
+from router.classifier import artifact
 from training import behaviour
 
 SUITE = behaviour.cases()

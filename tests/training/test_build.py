@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router import Router, Tier, artifact
-from router.classifier import Classifier
+from router import Router, Tier
+from router.classifier import artifact
+from router.classifier.model import Classifier
 from tests.training.corpora import write_corpora
-from training import dataset, export
+from training.build import corpora as dataset
+from training.build import export
 
 
 def train(*args: str) -> subprocess.CompletedProcess[str]:

@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from router import artifact
-from training import card, curve, fit
-from training.dataset import Outcomes
-from training.export import read_unfolded
+from router.classifier import artifact
+from training.build import fit
+from training.build.corpora import Outcomes
+from training.build.export import read_unfolded
+from training.examine import card, curve
 
 SHIPPED = read_unfolded(artifact.find())
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from tests.training.corpora import separable
-from training import evaluate, fit
-from training.dataset import Outcomes
+from training.build import fit
+from training.build.corpora import Outcomes
+from training.examine import evaluate
 
 
 def test_apgr_of_known_orders() -> None:

@@ -5,9 +5,9 @@ import pytest
 from scipy import sparse
 
 from router import Tier
-from router.features import STRUCTURE
-from training import fit
-from training.dataset import Rows
+from router.classifier.features import STRUCTURE
+from training.build import fit
+from training.build.corpora import Rows
 
 Problem = tuple[sparse.csr_matrix, Rows, np.ndarray]
 

@@ -7,11 +7,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from router import Tier, artifact
+from router import Tier
+from router.classifier import artifact
 from tests.training.test_retrain import domain, written
-from training import evaluate, gate, retrain
-from training.gate import HeldOut
-from training.traffic import Source
+from training.examine import evaluate, gate
+from training.examine.gate import HeldOut
+from training.retrain import retrain
+from training.rows.traffic import Source
 
 BASE = artifact.find()
 
@@ -120,11 +122,11 @@ def test_a_report_is_about_these_very_files(learnt: tuple[Path, HeldOut], tmp_pa
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     report = gate.compare(BASE, copy, rows)
-    assert gate.read(copy) is None
-    gate.write(copy, report)
-    assert gate.read(copy) == report
+    assert gate.read_report(copy) is None
+    gate.write_report(copy, report)
+    assert gate.read_report(copy) == report
     (copy / "manifest.json").write_bytes((copy / "manifest.json").read_bytes() + b"\n")
-    assert gate.read(copy) is None
+    assert gate.read_report(copy) is None
 
 
 def test_weighted_apgr_is_that_of_repeated_rows() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from router import rollout
+from router.classifier import pointer
+from router.classifier.pointer import Pointer
 from router.cli import cli
-from router.rollout import Pointer
 from tests.training.test_retrain import tickets
 
 
@@ -35,7 +35,7 @@ def test_from_a_csv_to_a_decision() -> None:
     printed = run(first)
     assert "gate        passed" in printed
     printed = run(advice(printed, "promote it: "))
-    assert rollout.read(Path("models")) == Pointer("shop-v1", history=("complexity-v2",))
+    assert pointer.read_pointer(Path("models")) == Pointer("shop-v1", history=("complexity-v2",))
     Path("tierwise.toml").write_text(advice(printed, "in tierwise.toml: "))
     asked = "my turbine hums since May, order 777"
     before = json.loads(run(f"tierwise decide --json '{asked}'"))
@@ -58,6 +58,6 @@ def test_in_another_folder_and_through_a_canary() -> None:
     printed = run(f"{command} --canary 10%")
     Path("tierwise.toml").write_text(advice(printed, "in tierwise.toml: "))
     assert json.loads(run("tierwise decide --json hi"))["tier"] == "simple"
-    assert rollout.read(Path("my models")).canary == "shop-v1"
+    assert pointer.read_pointer(Path("my models")).canary == "shop-v1"
     run(command)
-    assert rollout.read(Path("my models")).champion == "shop-v1"
+    assert pointer.read_pointer(Path("my models")).champion == "shop-v1"

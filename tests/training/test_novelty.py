@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from router import artifact
-from training import dataset, novelty
-from training.export import read_unfolded
+from router.classifier import artifact
+from training.build import corpora, novelty
+from training.build.export import read_unfolded
 
 SHIPPED = read_unfolded(artifact.find())
 
@@ -21,14 +21,14 @@ def test_made_up_texts_are_found(kind: str) -> None:
 
 
 def test_natural_requests_are_not_in_any_language() -> None:
-    by_language = dataset.queries().groupby("language")["text"].apply(list)
+    by_language = corpora.queries().groupby("language")["text"].apply(list)
     found = {language: share_found(texts) for language, texts in by_language.items() if len(texts) >= 20}
     assert len(found) >= 17
     assert max(found.values()) <= 0.05, found
 
 
 def test_fit_separates_and_keeps_false_alarms_down() -> None:
-    natural = dataset.queries()["text"].tolist()
+    natural = corpora.queries()["text"].tolist()
     fitted = novelty.fit(SHIPPED.embedding, natural, natural)
     _, bag = SHIPPED.embedding.bag(natural)
     assert np.mean(fitted.probability(bag) > fitted.threshold) <= 0.01

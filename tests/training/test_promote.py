@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from router import ArtifactCorrupt, ArtifactNotFound, Ledger, Router, artifact, rollout
-from router.rollout import Feedback, Pointer, Verdict
+from router import ArtifactCorrupt, ArtifactNotFound, Ledger, Router
+from router.classifier import artifact
+from router.classifier.pointer import POINTER_FILE, Feedback, Pointer, Verdict, read_pointer, verdict_of
 from tests.conftest import ROOT
-from training import gate, promote
-from training import models as commands
-from training.promote import NotPromoted
+from training.commands import models as commands
+from training.examine import gate
+from training.retrain import promote
+from training.retrain.promote import NotPromoted
 
 SHIPPED = artifact.find()
 
@@ -31,7 +33,7 @@ def challenger(models: Path, name: str, *, passed: bool = True) -> Path:
     check = gate.Check("quality at equal cost", passed, "APGR +0.1", "not worse")
     champion = gate.sha256(promote.champion_of(models))
     report = gate.Report(champion, gate.sha256(models / name), 9, {}, 0.1, (0.0, 0.2), (check,))
-    gate.write(models / name, report)
+    gate.write_report(models / name, report)
     return models / name
 
 
@@ -79,7 +81,7 @@ def test_what_the_gate_refused_does_not_serve(models: Path) -> None:
     (models / "mine-v1" / gate.FILE).unlink()
     with pytest.raises(NotPromoted, match="mine-v1 has not passed the gate"):
         promote.promote(models, "mine-v1")
-    assert rollout.read(models) is None
+    assert read_pointer(models) is None
     assert promote.promote(models, "mine-v1", force=True).champion == "mine-v1"
 
 
@@ -97,7 +99,7 @@ def test_a_broken_artifact_does_not_serve(models: Path) -> None:
         promote.promote(models, "mine-v1")
     with pytest.raises(ArtifactNotFound, match="no artifact 'nope'"):
         promote.promote(models, "nope")
-    assert rollout.read(models) is None
+    assert read_pointer(models) is None
 
 
 def test_killed_while_the_pointer_is_written_the_old_one_serves(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +117,7 @@ def test_killed_while_the_pointer_is_written_the_old_one_serves(models: Path, mo
 
 KILLED = """
 import os, pathlib, signal, sys
-from training import models as commands
+from training.commands import models as commands
 real = {where}
 def killed(*args, **kwargs):
     if {after}:
@@ -135,7 +137,7 @@ def test_kill_9_in_the_middle_of_promoting(models: Path, where: str, after: bool
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
     assert done.returncode == -signal.SIGKILL
     is_done = where == "pathlib.Path.replace" and after
-    assert Router.load(models if rollout.read(models) else None).artifact_name == (
+    assert Router.load(models if read_pointer(models) else None).artifact_name == (
         "mine-v1" if is_done else "complexity-v2"
     )
     if not is_done:
@@ -155,7 +157,7 @@ def test_kill_9_in_the_middle_of_promoting(models: Path, where: str, after: bool
     ],
 )
 def test_a_wrong_pointer_is_named(models: Path, content: str, message: str) -> None:
-    (models / rollout.FILE).write_text(content)
+    (models / POINTER_FILE).write_text(content)
     with pytest.raises(ArtifactCorrupt, match=message):
         Router.load(models)
 
@@ -188,7 +190,7 @@ def test_conversations_keep_their_artifact_and_the_share_holds() -> None:
     ],
 )
 def test_verdicts(champion: Feedback, canary: Feedback, verdict: Verdict) -> None:
-    assert rollout.judge(champion, canary)[0] is verdict
+    assert verdict_of(champion, canary)[0] is verdict
 
 
 def rolled_back(worse: float, seed: int) -> bool:
@@ -196,7 +198,7 @@ def rolled_back(worse: float, seed: int) -> bool:
     bad = np.random.default_rng(seed).random((2, 3000)) < np.array([[0.08], [0.08 + worse]])
     seen = np.cumsum(bad, axis=1)
     return any(
-        rollout.judge(Feedback(n, int(seen[0, n - 1])), Feedback(n, int(seen[1, n - 1])))[0] is Verdict.ROLL_BACK
+        verdict_of(Feedback(n, int(seen[0, n - 1])), Feedback(n, int(seen[1, n - 1])))[0] is Verdict.ROLL_BACK
         for n in range(100, 3000, 50)
     )
 

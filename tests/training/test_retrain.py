@@ -18,12 +18,16 @@ from click.testing import CliRunner
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
-from router import Router, Tier, TierwiseError, artifact, rollout
-from router.rollout import Pointer
-from training import adapt, cli, dataset, duplicates, export, fit, labelled, promote, retrain, traffic
-from training.traffic import LabelError, Source
+from router import Router, Tier, TierwiseError
+from router.classifier import artifact, pointer
+from router.classifier.pointer import Pointer
+from training.build import corpora, export, fit
+from training.commands import labels
+from training.retrain import adapt, examples, promote, retrain
+from training.rows import duplicates, traffic
+from training.rows.traffic import LabelError, Source
 
-OWN = dataset.queries()
+OWN = corpora.queries()
 BASE = artifact.find()
 SHIPPED = export.read_unfolded(BASE)
 
@@ -120,16 +124,16 @@ def test_twice_is_the_same_to_the_byte(learnt: tuple[Path, dict[str, Any], Any],
     """With other caches, in another process, in another place."""
     path = written(tmp_path, domain())
     command = [sys.executable, "-c", AGAIN, str(path), str(tmp_path)]
-    subprocess.run(command, check=True, cwd=dataset.ROOT, env={**os.environ, "PYTHONHASHSEED": "7"})
+    subprocess.run(command, check=True, cwd=corpora.ROOT, env={**os.environ, "PYTHONHASHSEED": "7"})
     assert tree(tmp_path / "shop-v3") == tree(learnt[0])
 
 
 AGAIN = """
 import sys
 from pathlib import Path
-from router import artifact
-from training import retrain
-from training.traffic import Source
+from router.classifier import artifact
+from training.retrain import retrain
+from training.rows.traffic import Source
 out = Path(sys.argv[2])
 retrain.learn(Source(Path(sys.argv[1])), artifact.find(), out / "shop-v3", out / "cache")
 """
@@ -140,8 +144,8 @@ def test_a_killed_run_leaves_nothing_half_done_and_goes_on(
 ) -> None:
     path = written(tmp_path, domain())
     command = [sys.executable, "-c", AGAIN, str(path), str(tmp_path)]
-    running = subprocess.Popen(command, cwd=dataset.ROOT)
-    fits = tmp_path / "cache" / "training" / "retrain" / "_fit"
+    running = subprocess.Popen(command, cwd=corpora.ROOT)
+    fits = tmp_path / "cache" / "training" / "retrain" / "retrain" / "_fit"
     deadline = time.monotonic() + 60
     while len(list(fits.glob("*/output.pkl"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -150,7 +154,7 @@ def test_a_killed_run_leaves_nothing_half_done_and_goes_on(
     assert not (tmp_path / "shop-v3").exists()
     kept = {file: file.stat().st_mtime_ns for file in fits.glob("*/output.pkl")}
     assert kept
-    subprocess.run(command, check=True, cwd=dataset.ROOT)
+    subprocess.run(command, check=True, cwd=corpora.ROOT)
     assert tree(tmp_path / "shop-v3") == tree(learnt[0])
     assert all(file.stat().st_mtime_ns == at for file, at in kept.items())  # taken, not made again
 
@@ -158,7 +162,7 @@ def test_a_killed_run_leaves_nothing_half_done_and_goes_on(
 KILLED = """
 import os, signal, sys
 from router.cli import main
-from training import {module}
+from training.{package} import {module}
 real = {module}.{function}
 def killed(*args, **kwargs):
     if {after}:
@@ -176,24 +180,30 @@ def test_killed_at_any_step_the_champion_serves_and_the_next_run_finishes(tmp_pa
     models = tmp_path / "models"
     shutil.copytree(BASE, models / "old-v1")
     before = Pointer("old-v1")
-    rollout.write(models, before)
+    pointer.write_pointer(models, before)
     written(tmp_path, tickets(), "tickets.csv")
     options = ["retrain", "--labels", "tickets.csv", "--out", "models/shop-v3", "--cache", "cache", "--promote"]
 
     def run(code: str) -> int:
-        known = {**os.environ, "PYTHONPATH": str(dataset.ROOT)}
+        known = {**os.environ, "PYTHONPATH": str(corpora.ROOT)}
         command = [sys.executable, "-c", code, *options]
         return subprocess.run(command, cwd=tmp_path, env=known, check=False).returncode
 
-    for module, function, after in (("export", "parity_gap", 0), ("gate", "compare", 1), ("promote", "promote", 0)):
-        assert run(KILLED.format(module=module, function=function, after=after)) == -signal.SIGKILL, function
-        assert rollout.read(models) == before
+    steps = (
+        ("build", "export", "parity_gap", 0),
+        ("examine", "gate", "compare", 1),
+        ("retrain", "promote", "promote", 0),
+    )
+    for package, module, function, after in steps:
+        code = KILLED.format(package=package, module=module, function=function, after=after)
+        assert run(code) == -signal.SIGKILL, function
+        assert pointer.read_pointer(models) == before
         assert Router.load(models).artifact_name == "old-v1"
         if function != "promote":  # only with the gate's word
             with pytest.raises(TierwiseError, match=r"no artifact 'shop-v3'|has not passed the gate"):
                 promote.promote(models, "shop-v3")
     assert run(COMMAND) == 0
-    assert rollout.read(models) == Pointer("shop-v3", history=("old-v1",))
+    assert pointer.read_pointer(models) == Pointer("shop-v3", history=("old-v1",))
     assert Router.load(models).artifact_name == "shop-v3"
     assert {path.name for path in models.iterdir()} == {"current.json", "old-v1", "shop-v3"}
 
@@ -232,10 +242,10 @@ def test_what_saw_two_tiers_only_says_so_and_counts_what_simple_lacks_as_complex
     scores = domain()[["text"]].assign(small=(domain()["tier"] == "simple").astype(float), big=1.0)
     args = ["--labels", str(written(tmp_path, scores)), "--out", "models/two-v1", "--cache", "cache"]
     tiers = ["--tier", "simple=small", "--tier", "complex=big"]
-    done = CliRunner().invoke(cli.retrain, [*args, *tiers])
+    done = CliRunner().invoke(labels.retrain, [*args, *tiers])
     assert "two tiers   400 labels saw the simple and the complex tier only" in done.output
     assert "moderate 0%" in done.output
-    done = CliRunner().invoke(cli.label, [args[1], *tiers, "--out", "l.jsonl"])
+    done = CliRunner().invoke(labels.label, [args[1], *tiers, "--out", "l.jsonl"])
     assert "400 of them saw the simple and the complex tier only" in done.output
     (batch,) = traffic.labels(Source(Path("l.jsonl")))
     assert batch.censored.all()
@@ -309,11 +319,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         retrain.learn(Source(tmp_path / "no.jsonl"), BASE, tmp_path / "out", tmp_path / "cache")
 
 
-def ingested(folder: Path, frame: pd.DataFrame) -> labelled.Labelled:
+def ingested(folder: Path, frame: pd.DataFrame) -> examples.Examples:
     from joblib import Memory
 
     source = Source(written(folder, frame))
-    return labelled.read(source, SHIPPED, "shipped", Memory(folder / "cache", verbose=0), lambda *_: None)
+    return examples.read_examples(source, SHIPPED, "shipped", Memory(folder / "cache", verbose=0), lambda *_: None)
 
 
 def test_conflicting_labels_are_averaged_and_reported_and_a_person_wins(tmp_path: Path) -> None:
@@ -329,7 +339,7 @@ def test_conflicting_labels_are_averaged_and_reported_and_a_person_wins(tmp_path
         ],
         columns=["text", "tier", "method"],
     )
-    rows, report = labelled.merged(ingested(tmp_path, frame))
+    rows, report = examples.merged(ingested(tmp_path, frame))
     assert report["repeated_texts"] == 3
     assert report["conflicting_texts"] == 1
     assert report["examples_by_row"] == [[1, 2]]
@@ -345,8 +355,8 @@ def test_near_duplicates_and_conversations_stay_on_one_side(tmp_path: Path) -> N
     frame = pd.DataFrame({"text": [*texts, *again]})
     frame["tier"] = np.where(np.arange(len(frame)) % 2, "simple", "complex")
     frame["conversation"] = ["" if n >= 100 else f"c{n // 10}" for n in range(len(frame))]
-    rows, _ = labelled.merged(ingested(tmp_path, frame))
-    out = labelled.split(rows)
+    rows, _ = examples.merged(ingested(tmp_path, frame))
+    out = examples.split(rows)
     assert 0.15 < out.mean() < 0.5
     of_conversation = out[:100].reshape(10, 10)
     assert (of_conversation.all(axis=1) | ~of_conversation.any(axis=1)).all()
@@ -360,8 +370,8 @@ def test_what_trained_once_is_never_held_out_later(tmp_path: Path) -> None:
     sides = []
     for number, frame in enumerate((small, large)):
         (tmp_path / str(number)).mkdir()
-        rows, _ = labelled.merged(ingested(tmp_path / str(number), frame))
-        sides.append(labelled.split(rows)[:300])
+        rows, _ = examples.merged(ingested(tmp_path / str(number), frame))
+        sides.append(examples.split(rows)[:300])
     assert not (sides[1] & ~sides[0]).mean() > 0.02  # a new near-duplicate may move a group
     assert sides[1].mean() < sides[0].mean()
 
@@ -426,13 +436,13 @@ def test_noise_finds_flipped_labels(tmp_path: Path) -> None:
 def test_command_says_what_it_did_and_keeps_the_champion(tmp_path: Path) -> None:
     path = written(tmp_path, domain())
     args = ["--labels", str(path), "--out", "models/shop-v1", "--cache", "cache"]
-    done = CliRunner().invoke(cli.retrain, [*args, "--json", "--min-gain", "2"])
+    done = CliRunner().invoke(labels.retrain, [*args, "--json", "--min-gain", "2"])
     assert done.exit_code == 1, done.output
     report = json.loads(done.stdout)
     assert report["passed"] is False
     assert "worth a change" in [check["name"] for check in report["gate"] if not check["holds"]]
     assert not Path("models/current.json").exists()
     assert Router.load("models/shop-v1")
-    done = CliRunner().invoke(cli.retrain, ["--labels", str(path), "--out", str(BASE)])
+    done = CliRunner().invoke(labels.retrain, ["--labels", str(path), "--out", str(BASE)])
     assert done.exit_code == 2
     assert "choose another name" in done.output

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from training import vocabulary
+from training.build import vocabulary
 
 PIECES = ["▁", "▁the", "the", "▁The", "cat", "▁cat", ",", "▁bo", "und", "é", "▁中", "文", "s."]
 PIECES += list("abcdefghijklmnopqrstuvwxyz")

@@ -1,0 +1,87 @@
+"""What a reply cost, and what it would have cost: usage, prices and the baseline into a Record."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+
+from router.accounts import ledger
+from router.accounts.ledger import Baseline, Ledger
+from router.cache import breakpoints
+from router.cache.placement import Placement
+from router.catalog import Catalog, Fleet
+from router.types import Plan, Reason, Record, Usage
+
+ESTIMATED = "usage estimated: the reply reported none"
+"""The note in a record whose counts and cost are estimates."""
+
+
+class Accounts:
+    """The accounts of one fleet. Thread-safe. `affinity` learns from each reply, `store` keeps the records, if any."""
+
+    def __init__(self, catalog: Catalog, fleet: Fleet, affinity: Placement, store: Ledger | None) -> None:
+        self.catalog = catalog
+        self.fleet = fleet
+        self.affinity = affinity
+        self.store = store
+        self.baseline = Baseline(fleet.top)
+
+    def record(self, plan: Plan, usage: Usage, notes: tuple[str, ...] = (), *, reply_chars: int = 0) -> Record:
+        """`Router.record`."""
+        decision = plan.decision
+        if not usage.reported and reply_chars:
+            usage, notes = self._estimated(plan, reply_chars, usage.is_batch), (*notes, ESTIMATED)
+        if usage.is_batch:
+            notes = (*notes, "batch: half the price")
+        at = dt.datetime.fromtimestamp(plan.planned_at, dt.UTC)
+        usd = ledger.cost(usage, self.catalog.find(decision.model), at.date())
+        baseline_usd = None
+        if decision.reason is not Reason.EXPLICIT_MODEL:
+            baseline_usd = self._baseline(plan, usage)
+            self.affinity.remember(plan, usage)
+        record = Record(
+            at=at,
+            tier=decision.tier,
+            model=decision.model,
+            reason=decision.reason,
+            p_suffices=decision.p_suffices,
+            usage=usage,
+            cost_usd=usd,
+            baseline_model=None if decision.reason is Reason.EXPLICIT_MODEL else self.fleet.top.id,
+            baseline_cost_usd=baseline_usd,
+            saved_usd=None if usd is None or baseline_usd is None else baseline_usd - usd,
+            notes=decision.notes + notes,
+            artifact=decision.artifact,
+            conversation=decision.conversation,
+        )
+        if self.store is not None:
+            self.store.write(record)
+        return record
+
+    def _estimated(self, plan: Plan, reply_chars: int, is_batch: bool) -> Usage:
+        """Usage by the length of body and reply; all input as fresh, for nothing says that any was read from a cache.
+
+        What cannot be seen is not in it: images, and reasoning that the provider keeps to itself.
+        """
+        model = self.catalog.find(plan.decision.model)
+        if model is None:
+            return Usage(reported=False, is_batch=is_batch)
+        prefix = plan.route.prefix if plan.route else breakpoints.read_prefix(plan.body, plan.api)
+        rate = self.affinity.tokens_per_unit(model, prefix)
+        n_input, n_output = round(prefix.size * rate), max(round(reply_chars * rate), 1)
+        return Usage(fresh_tokens=n_input, output_tokens=n_output, reported=False, is_batch=is_batch)
+
+    def _baseline(self, plan: Plan, usage: Usage) -> Decimal | None:
+        """What the call adds to the baseline: the shares of its prompt that could be cached, in the tokens billed."""
+        if (route := plan.route) is None or not route.prefix.size:
+            return self.baseline.cost(usage, plan.cache.prefix_key, plan.cache.prefix_tokens, plan.planned_at)
+        prefix, total = route.prefix, usage.input_tokens
+        known = prefix.units[route.n_known - 1] if route.n_known else 0
+        return self.baseline.cost(
+            usage,
+            prefix.head_key,
+            int(total * prefix.head_units / prefix.size),
+            plan.planned_at,
+            conversation=route.conversation,
+            known_tokens=int(total * known / prefix.size),
+        )

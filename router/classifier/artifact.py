@@ -1,0 +1,202 @@
+"""Find, verify and parse a classifier artifact: a folder with manifest.json, model.onnx and tokenizer.json."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from router.classifier.pointer import Pointer, read_pointer
+from router.errors import ArtifactCorrupt, ArtifactNotFound, SettingsError
+from router.types import Tier
+
+SHIPPED = "complexity-v2"
+"""The artifact that this version loads by default."""
+
+SCHEMA_VERSION = 2
+RUNTIME_FILES = ("model.onnx", "tokenizer.json")
+_SHIPPED_FOLDERS = (Path(__file__).parents[1] / "models", Path(__file__).parents[2] / "models")
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """What a file of the artifact must be: lower-case hex SHA-256 and size."""
+
+    sha256: str
+    bytes: int
+
+
+class Input(msgspec.Struct, frozen=True):
+    """One input of the graph; a dimension is a number or the name of a free one."""
+
+    dtype: str
+    shape: tuple[str | int, ...]
+    names: tuple[str, ...] = ()
+    pad_id: int | None = None
+
+
+class Window(msgspec.Struct, frozen=True):
+    """How much of a text is read, in characters from its start and from its end."""
+
+    head_chars: int
+    tail_chars: int
+
+
+class OperatingPoint(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A threshold per tier below the top, with the target it was tuned for and what it achieved, on which rows.
+
+    A tier is chosen when its P(suffices) reaches its threshold. `achieved` and its 95 % `interval` are the share of
+    rows sent below their required tier (with outcomes: how far the answers fall behind the top tier's); `shares` is the
+    share of rows sent to each tier. `tierwise tune` adds that `target` holds with probability `confidence`, tested on
+    `n_rows` labels; `cost`, that of always taking the top tier being 1; and the `artifact` that it holds for.
+    """
+
+    thresholds: Mapping[Tier, float]
+    target: str
+    achieved: float
+    interval: tuple[float, float]
+    shares: Mapping[Tier, float]
+    split: str
+    confidence: float | None = None
+    n_rows: int | None = None
+    cost: float | None = None
+    artifact: str | None = None
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """manifest.json. `metrics` and `training_data` are for people and for the model card; the runtime ignores them."""
+
+    schema_version: int
+    name: str
+    version: int
+    tiers: tuple[Tier, ...]
+    inputs: Mapping[str, Input]
+    window: Window
+    max_novelty: float
+    operating_points: Mapping[str, OperatingPoint]
+    files: Mapping[str, FileEntry]
+    metrics: Mapping[str, object] = {}
+    training_data: tuple[Mapping[str, object], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A verified artifact, its small files in memory."""
+
+    path: Path
+    manifest: Manifest
+    model: bytes
+    tokenizer: bytes
+
+
+def find(name_or_path: str | Path | None = None) -> Path:
+    """The folder of an artifact: a path, or a name under models/ (in the package or in the source tree).
+
+    A folder of artifacts with a pointer (router/classifier/pointer.py) stands for its champion. Raises
+    ArtifactNotFound, listing where it looked.
+    """
+    folder, pointer = pointed(name_or_path)
+    return folder if pointer is None else member(folder, pointer.champion)
+
+
+def pointed(name_or_path: str | Path | None = None) -> tuple[Path, Pointer | None]:
+    """What a name or path stands for: an artifact's folder, or a folder of artifacts and its pointer. As `find`."""
+    wanted = Path(name_or_path or SHIPPED)
+    tried = [wanted, *(folder / wanted for folder in _SHIPPED_FOLDERS)]
+    if name_or_path is None:
+        tried = tried[1:]  # the shipped artifact never comes from the working directory
+    for folder in tried:
+        if (folder / "manifest.json").is_file():
+            return folder, None
+        if (pointer := read_pointer(folder)) is not None:
+            return folder, pointer
+    places = ", ".join(str(folder) for folder in tried)
+    raise ArtifactNotFound(
+        f"no artifact {str(wanted)!r}: no manifest.json in {places}; "
+        "give a folder that `python -m training build` wrote"
+    )
+
+
+def member(folder: Path, name: str) -> Path:
+    """The artifact that a pointer of `folder` names: one in it, or a shipped one. Raises ArtifactNotFound."""
+    for parent in (folder, *_SHIPPED_FOLDERS):
+        if (parent / name / "manifest.json").is_file():
+            return parent / name
+    raise ArtifactNotFound(f"{folder} has no artifact {name!r}; restore it, or `tierwise models promote` another")
+
+
+def load(name_or_path: str | Path | None = None) -> Artifact:
+    """Read an artifact and check every runtime file against the manifest.
+
+    Raises ArtifactNotFound for a missing file; ArtifactCorrupt when a hash, a size or the manifest itself is wrong.
+    """
+    folder = find(name_or_path)
+    manifest = _manifest(folder / "manifest.json")
+    files = {name: _verified(folder / name, manifest.files.get(name)) for name in RUNTIME_FILES}
+    return Artifact(folder, manifest, files["model.onnx"], files["tokenizer.json"])
+
+
+def with_points(manifest: Manifest, points: Mapping[str, OperatingPoint]) -> Manifest:
+    """The manifest with operating points of the settings; they win over its own of the same name.
+
+    Raises SettingsError for a point that lacks a threshold or was tuned for another artifact.
+    """
+    loaded = name_of(manifest)
+    for name, point in points.items():
+        missing = [tier.value for tier in manifest.tiers[:-1] if tier not in point.thresholds]
+        if missing:
+            raise SettingsError(f"operating point {name!r} has no threshold for {', '.join(missing)}; add it")
+        if point.artifact not in (None, loaded):
+            raise SettingsError(
+                f"operating point {name!r} was tuned for {point.artifact}, the artifact in use is {loaded}; run "
+                f"`tierwise tune --name {name}` for it, or remove the point"
+            )
+    return msgspec.structs.replace(manifest, operating_points={**manifest.operating_points, **points})
+
+
+def name_of(manifest: Manifest) -> str:
+    """The name by which an operating point says what it was tuned for."""
+    return f"{manifest.name}-v{manifest.version}"
+
+
+def entry(data: bytes) -> FileEntry:
+    """The manifest's line for a file's content."""
+    return FileEntry(hashlib.sha256(data).hexdigest(), len(data))
+
+
+def _manifest(path: Path) -> Manifest:
+    try:
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise ArtifactCorrupt(f"{path}: {exc}; restore the file or rebuild the artifact") from exc
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise ArtifactCorrupt(
+            f"{path}: schema_version is {manifest.schema_version}, this version reads {SCHEMA_VERSION}; "
+            "install a matching tierwise or rebuild the artifact"
+        )
+    if manifest.tiers != tuple(Tier):
+        raise ArtifactCorrupt(f"{path}: tiers are {manifest.tiers}, expected {tuple(Tier)} in that order")
+    for point, values in manifest.operating_points.items():
+        missing = set(manifest.tiers[:-1]) - set(values.thresholds)
+        if missing:
+            raise ArtifactCorrupt(f"{path}: operating point {point!r} has no threshold for {sorted(missing)}")
+    return manifest
+
+
+def _verified(path: Path, expected: FileEntry | None) -> bytes:
+    if expected is None or not re.fullmatch(r"[0-9a-f]{64}", expected.sha256):
+        raise ArtifactCorrupt(f"{path.parent / 'manifest.json'}: no valid sha256 for {path.name!r}")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as exc:
+        raise ArtifactNotFound(f"{path} is missing, though the manifest lists it; restore the artifact") from exc
+    actual = entry(data)
+    if actual != expected:
+        raise ArtifactCorrupt(
+            f"{path}: sha256 {actual.sha256[:12]}... of {actual.bytes} bytes, the manifest says "
+            f"{expected.sha256[:12]}... of {expected.bytes}; the file was changed or cut: restore it"
+        )
+    return data

@@ -1,0 +1,166 @@
+"""Which tier a request goes to, and which it may: the classifier's answer within every bound there is.
+
+Nothing here goes below what was decided; whatever is broken, unreadable or unlike anything known goes up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import inf
+
+import msgspec
+
+from router.catalog import Fleet
+from router.classifier.canary import Canary, Loaded
+from router.decide.able import able_tiers
+from router.decide.breaker import Breaker
+from router.decide.options import CallOptions
+from router.decide.rules import Rule
+from router.errors import RequestError
+from router.formats import accepts
+from router.types import Body, Decision, Hold, Reason, Task, Tier, TurnState
+
+_TIERS = tuple(Tier)
+
+
+class Policy:
+    """Decides for one fleet. Thread-safe. `champion` serves but where a conversation is the canary's."""
+
+    def __init__(self, fleet: Fleet, champion: Loaded, canary: Canary | None, breaker: Breaker) -> None:
+        self.fleet = fleet
+        self.champion = champion
+        self.canary = canary
+        self.breaker = breaker
+
+    def known_point(self, name: str) -> str:
+        """The operating point of that name. Raises RequestError, with those there are, for another."""
+        if name not in self.champion.manifest.operating_points:
+            known = ", ".join(self.champion.manifest.operating_points)
+            raise RequestError(f"unknown operating point {name!r}; the artifact has: {known}")
+        return name
+
+    def served(self, key: str, point: str) -> Loaded:
+        """What serves a conversation: the champion, or the canary where it is the canary's and knows the point."""
+        found = self.canary.serves(key) if self.canary is not None else None
+        if found is not None and point in found.manifest.operating_points:
+            return found
+        return self.champion
+
+    def decide(
+        self,
+        task: Task,
+        point: str,
+        served: Loaded,
+        options: CallOptions,
+        rule: Rule | None,
+        takers: tuple[list[Tier], tuple[str, ...]] | None = None,
+    ) -> Decision:
+        """The cheapest tier that suffices, of those that can take the request and that the call and the rule allow.
+
+        `takers` is `able_tiers`'s answer, if it has been asked. Raises RequestError where the call allows no tier, or
+        for an unknown operating point.
+        """
+        self.known_point(point)
+        able, notes = takers or able_tiers(self.fleet, task)
+        allowed = list(filter(options.allow, able))
+        if not allowed:
+            raise RequestError(
+                f"no tier from {options.min_tier or 'the lowest'} to {options.max_tier or 'the highest'} can take the "
+                f"request; the fleet {self.fleet.name!r} could send it to {', '.join(able)}; widen the bounds"
+            )
+        unruled = allowed
+        if rule is not None:
+            allowed, notes = rule.narrow(allowed), (*notes, f"rule {rule.name!r}")
+            if rule.tier is not None:
+                return self._up(allowed, {}, Reason.RULE, point, notes)
+        if not task.text or task.text.isspace():
+            return self._up(allowed, {}, Reason.EMPTY_TASK, point, (*notes, "no text from a user to judge"))
+        try:
+            prediction = served.classifier.predict(task.text)
+            p_suffices = dict(zip(_TIERS, prediction.p_suffices, strict=True))
+        except Exception as exc:  # whatever breaks in there, the request goes up and says so
+            why = f"{type(exc).__name__}: {exc}"
+            return self._up(allowed, {}, Reason.CLASSIFIER_ERROR, point, (*notes, why))
+        if prediction.novelty > served.manifest.max_novelty:
+            why = f"unlike anything the model was fitted on (novelty {prediction.novelty:.2f})"
+            return self._up(allowed, p_suffices, Reason.OUT_OF_DISTRIBUTION, point, (*notes, why))
+        thresholds = served.manifest.operating_points[point].thresholds
+        tier, reason = choose(p_suffices, thresholds, self.fleet, allowed)
+        if rule is not None and tier is not choose(p_suffices, thresholds, self.fleet, unruled)[0]:
+            reason = Reason.RULE
+        return Decision(tier, self.fleet.models[tier].id, p_suffices, reason, point, notes)
+
+    def _up(
+        self, allowed: Sequence[Tier], p: Mapping[Tier, float], reason: Reason, point: str, notes: tuple[str, ...]
+    ) -> Decision:
+        """The strongest tier that can take the request: where everything doubtful goes."""
+        return Decision(allowed[-1], self.fleet.models[allowed[-1]].id, p, reason, point, notes)
+
+    def held(self, task: Task, hold: Hold | None, allowed: Sequence[Tier], point: str) -> Decision | None:
+        """Inside a tool loop the turn goes on where it began, unless it is in trouble or cannot be taken there."""
+        if task.turn is not TurnState.TOOL_LOOP or hold is None or hold.tier not in allowed:
+            return None
+        self.known_point(point)
+        p = {Tier(tier): q for tier, q in hold.p_suffices.items()}
+        return Decision(hold.tier, self.fleet.models[hold.tier].id, p, Reason.HELD, point)
+
+    def out_of_trouble(self, decision: Decision, hold: Hold, allowed: Sequence[Tier]) -> Decision:
+        """At least a tier above the one that is not up to it."""
+        higher = [tier for tier in allowed if _TIERS.index(tier) > _TIERS.index(hold.tier)]
+        if not higher or decision.tier is None or _TIERS.index(decision.tier) >= _TIERS.index(higher[0]):
+            return decision
+        return self.moved(decision, higher[0], Reason.TROUBLE, f"{hold.tier} seems not to be up to it")
+
+    def open_to(self, decision: Decision, hold: Hold | None, allowed: Sequence[Tier], body: Body) -> list[Tier]:
+        """The tiers that the economy may choose from: never below the decided one, that one where it is held."""
+        required = decision.tier or list(self.fleet.models)[-1]
+        if decision.reason in (Reason.HELD, Reason.RULE, Reason.PROVIDER_FAULT):
+            return [required]
+        enough = [tier for tier in allowed if _TIERS.index(tier) >= _TIERS.index(required)]
+        if hold is not None and hold.tier in enough and accepts.stays_on_model(body):
+            return [hold.tier]
+        awake = [tier for tier in enough if not self.breaker.rests(self.fleet.models[tier].id)]
+        return awake if required in awake else [required]
+
+    def above(self, decision: Decision, allowed: Sequence[Tier], why: str) -> Decision | None:
+        """The next stronger of the allowed tiers that does not rest; if all rest, the strongest."""
+        if decision.tier is None:
+            return None
+        higher = [tier for tier in allowed if _TIERS.index(tier) > _TIERS.index(decision.tier)]
+        if not higher:
+            return None
+        awake = [tier for tier in higher if not self.breaker.rests(self.fleet.models[tier].id)]
+        return self.moved(decision, awake[0] if awake else higher[-1], Reason.PROVIDER_FAULT, why)
+
+    def moved(self, decision: Decision, tier: Tier, reason: Reason, note: str) -> Decision:
+        """The decision with another tier and why; as it is, if the tier is no other."""
+        if tier is decision.tier:
+            return decision
+        model, notes = self.fleet.models[tier].id, (*decision.notes, note)
+        return msgspec.structs.replace(decision, tier=tier, model=model, reason=reason, notes=notes)
+
+
+def choose(
+    p_suffices: Mapping[Tier, float],
+    thresholds: Mapping[Tier, float],
+    fleet: Fleet,
+    allowed: Sequence[Tier],
+) -> tuple[Tier, Reason]:
+    """The cheapest allowed tier of the fleet whose P(suffices) reaches its threshold, else the top tier.
+
+    `p_suffices` goes from cheap to strong. `allowed` are the fleet's tiers that can take the request, cheap
+    to strong; it is not empty (`able_tiers` sees to that). A NaN reaches no threshold, so a broken graph goes up.
+    """
+    constrained = False
+    for tier, q in p_suffices.items():
+        if tier in fleet.models and q >= thresholds.get(tier, inf):
+            if tier in allowed:
+                return tier, Reason.CONSTRAINT if constrained else Reason.SUFFICES
+            constrained = True
+    return allowed[-1], Reason.CONSTRAINT if constrained else Reason.BELOW_THRESHOLD
+
+
+def bounded(able: Sequence[Tier], options: CallOptions, rule: Rule | None) -> list[Tier]:
+    """The tiers that a call may ever go to. Of a rule only its ceiling is such a bound: the rest is where to start."""
+    allowed = [tier for tier in able if options.allow(tier)]
+    return rule.narrow(allowed) if rule is not None and rule.max_tier is not None and allowed else allowed

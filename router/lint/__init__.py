@@ -1,0 +1,1 @@
+"""What in a prompt keeps its cache from being read."""

@@ -1,0 +1,1 @@
+"""Sending a planned request through an SDK's client: wrap, complete, attempts after faults."""

@@ -1,0 +1,77 @@
+"""A Chat Completions call of the openai SDK that must be asked on Responses, and its answer in the types asked for.
+
+The newest GPT models call tools with reasoning on Responses only. The caller keeps what Chat Completions gives:
+`ChatCompletion`, `Stream[ChatCompletionChunk]`, what `parse` and `with_raw_response` make of them. The SDK is imported
+when the first such call is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, get_args, get_origin
+
+from router.catalog import Model
+from router.formats import accepts, interpreter
+from router.formats import usage as usages
+from router.types import Api, Plan, Ttl
+
+
+class Crossing:
+    """One attempt. `usage` is the reply's, once there is one; `notes` say what was left out of the body."""
+
+    path = Api.RESPONSES.value
+
+    def __init__(
+        self, plan: Plan, model: Model, kwargs: Mapping[str, Any], parser: Callable[[Any], Any] | None
+    ) -> None:
+        """`kwargs` are those of the SDK's `post`, `parser` its `post_parser`. Raises RequestError for what Responses
+        cannot say.
+        """
+        head, tail = (plan.route.head, plan.route.tail) if plan.route else (Ttl.SHORT, Ttl.NONE)
+        said = interpreter.interpret(plan.body, plan.api, model, head=head, tail=tail)
+        self.body, self.notes, self.usage = said.body, said.notes, usages.UNREPORTED
+        self._reply_type, self._stream_type, self._parser = kwargs["cast_to"], kwargs.get("stream_cls"), parser
+        asked = (plan.body.get("stream_options") or {}).get("include_usage")
+        self._events = interpreter.Events(Api.RESPONSES, Api.CHAT, include_usage=bool(asked))
+
+    @staticmethod
+    def needed(plan: Plan, model: Model | None) -> bool:
+        """Whether the planned call is one of these."""
+        if model is None or model.provider != "openai" or plan.api is not Api.CHAT:
+            return False
+        return accepts.spoken(plan.body, plan.api, model) is Api.RESPONSES
+
+    def types(self) -> dict[str, Any]:
+        """The SDK's types of what will come, as arguments of `post`."""
+        from openai.types.responses import Response, ResponseStreamEvent
+
+        found: dict[str, Any] = {"cast_to": Response}
+        if self._stream_type is not None:
+            stream: Any = get_origin(self._stream_type)
+            found["stream_cls"] = stream[ResponseStreamEvent]
+        return found
+
+    def reply(self, response: Any) -> Any:
+        """The reply as the caller's type. Raises TierwiseError for one that says it failed."""
+        self.usage = usages.read_usage(response, Api.RESPONSES)
+        told = interpreter.reply(response.to_dict(mode="json"), Api.RESPONSES, Api.CHAT)
+        construct = getattr(self._reply_type, "construct", None)  # the client's own `post` takes any type
+        completion = told if construct is None else construct(**told)
+        return completion if self._parser is None else self._parser(completion)
+
+    def feed(self, event: Any, request: Any) -> Iterator[Any]:
+        """The chunks that one event amounts to. Raises the SDK's APIError where it says that the stream failed."""
+        return self._chunks(self._events.feed(event.to_dict(mode="json")), request)
+
+    def end(self, request: Any) -> Iterator[Any]:
+        """The chunks that close the caller's stream."""
+        return self._chunks(self._events.end(), request)
+
+    def _chunks(self, told: list[dict[str, Any]], request: Any) -> Iterator[Any]:
+        (chunk_type,) = get_args(self._stream_type)
+        for chunk in told:
+            if error := chunk.get("error"):
+                from openai import APIError
+
+                raise APIError(error.get("message") or "An error occurred during streaming", request, body=error)
+            yield chunk_type.construct(**chunk)

@@ -1,0 +1,369 @@
+"""wrap(client): the user's own anthropic or openai client, with model="auto".
+
+The wrapped client IS an SDK client (`client.copy()`, same class, same connection pool, same errors); only its `post`,
+through which every typed method goes, first plans the body, then tries again or moves up a tier when the provider
+fails, and then reads the reply's usage. That is one place for create, stream, parse, beta and raw responses, sync and
+async. Neither SDK is imported here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import lru_cache, partial
+from types import new_class
+from typing import Any, TypeVar, get_origin
+
+from router.decide.options import unasked
+from router.decide.rules import Context
+from router.engine import Router
+from router.errors import ClientError
+from router.formats import usage as usages
+from router.send.attempts import Attempts
+from router.send.crossing import Crossing
+from router.types import Api, Body, Plan, Reason, Record, Usage
+
+ClientT = TypeVar("ClientT")
+
+_logger = logging.getLogger("tierwise")
+
+_COUNT_TOKENS = {
+    "/v1/messages/count_tokens": Api.MESSAGES,
+    "/responses/input_tokens": Api.RESPONSES,
+}
+_APIS = {api.value: api for api in Api} | _COUNT_TOKENS
+_NOT_GIVEN = frozenset({"Omit", "NotGiven"})  # the SDKs' sentinels, still in the body when it reaches `post`
+_RAW_RESPONSE_HEADER = "x-stainless-raw-response"
+
+
+def wrap(client: ClientT, router: Router | None = None) -> ClientT:
+    """A copy of an anthropic or openai client (sync or async) that routes `model="auto"` and accounts for every call.
+
+    `client.last_record` holds the Record of the last finished call (None before it), `client.router` the router.
+    Everything else is the SDK's own: types, streaming, exceptions, `with_options`. A call that names a model is sent
+    untouched and only accounted. A stream is accounted when it ends or is closed.
+
+    Raises ClientError for anything that is not such a client, or when the router's fleet is another provider's.
+    """
+    serving = (router or Router.load()).serving(_provider(client))
+    copied: ClientT = instrument(client.copy(), serving)  # type: ignore[attr-defined]
+    return copied
+
+
+def _provider(client: Any) -> str:
+    if isinstance(getattr(client, "router", None), Router):
+        raise ClientError("this client is wrapped already; wrap the SDK's own client, or use this one as it is")
+    packages = {cls.__module__.partition(".")[0] for cls in type(client).__mro__}
+    is_client = callable(getattr(client, "copy", None)) and callable(getattr(client, "post", None))
+    if is_client and "anthropic" in packages:
+        return "anthropic"
+    if is_client and "openai" in packages:
+        return "gemini" if "generativelanguage.googleapis.com" in str(client.base_url) else "openai"
+    raise ClientError(
+        f"cannot wrap {type(client).__module__}.{type(client).__qualname__}; expected an instance of "
+        "anthropic.Anthropic, anthropic.AsyncAnthropic, openai.OpenAI or openai.AsyncOpenAI"
+    )
+
+
+def instrument(client: Any, router: Router) -> Any:
+    """Make a client route, in place: one of an SDK, or what has the same `post`. `wrap` is for everybody else.
+
+    `client.has_one_address` is False where each model has its own; an SDK's client asks one server for all.
+    """
+    original_post, original_copy = client.post, client.copy
+    routed_post = _post_async if inspect.iscoroutinefunction(original_post) else _post
+    client.router = router
+    client.last_record = None
+    client.has_one_address = getattr(client, "has_one_address", True)
+    client.post = partial(routed_post, client, original_post)
+
+    def copy(**options: Any) -> Any:
+        return instrument(original_copy(**options), router)
+
+    client.copy = client.with_options = copy
+    return client
+
+
+def _post(client: Any, post: Callable[..., Any], path: str, **kwargs: Any) -> Any:
+    call = _WrappedCall.begin(client, path, kwargs)
+    if call is None:
+        return post(path, **kwargs)
+    while True:
+        try:
+            reply = post(call.path, **call.kwargs)
+            break
+        except Exception as error:
+            wait_s = call.again(error)
+            if wait_s is None:
+                raise
+            time.sleep(wait_s)
+    call.answered()
+    if call.needs_reading:
+        call.finish(reply.parse() if call.raw else reply)
+    return reply
+
+
+async def _post_async(client: Any, post: Callable[..., Any], path: str, **kwargs: Any) -> Any:
+    call = _WrappedCall.begin(client, path, kwargs)
+    if call is None:
+        return await post(path, **kwargs)
+    while True:
+        try:
+            reply = await post(call.path, **call.kwargs)
+            break
+        except Exception as error:
+            wait_s = call.again(error)
+            if wait_s is None:
+                raise
+            await _sleep(wait_s)
+    call.answered()
+    if call.needs_reading:
+        parsed = reply.parse() if call.raw else reply
+        call.finish(await parsed if inspect.isawaitable(parsed) else parsed)
+    return reply
+
+
+async def _sleep(seconds: float) -> None:
+    import anyio  # both SDKs depend on it; it knows which event loop is running
+
+    await anyio.sleep(seconds)
+
+
+class _WrappedCall:
+    """One request on its way: the arguments to send, its attempts, and the accounting when its reply has been read.
+
+    The SDK's own retries are off: only here is it known that a stronger model may be asked instead.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        plan: Plan,
+        path: str,
+        kwargs: dict[str, Any],
+        body: Body,
+        context: Context,
+        *,
+        counts_only: bool,
+    ) -> None:
+        options = dict(kwargs.get("options") or {})
+        if "extra_json" in options:
+            options["extra_json"] = unasked(options["extra_json"])
+        self.path, self._given_path = path, path
+        self._client = client
+        self._body = body
+        self._counts_only = counts_only
+        self._parser = options.get("post_parser")
+        retries, has_one_address = int(options.get("max_retries", client.max_retries)), client.has_one_address
+        self._attempts = Attempts(client.router, plan, body, retries, context, has_one_address=has_one_address)
+        self._finished = False
+        self._error = ""
+        self._meter = usages.Meter(plan.api)
+        self._crossing: Crossing | None = None
+        self.hides_usage_chunk = False
+        self.raw = _header(options, _RAW_RESPONSE_HEADER)
+        self._given, self.kwargs = kwargs, {**kwargs, "options": {**options, "max_retries": 0}}
+        self.needs_reading = not counts_only and not kwargs.get("stream") and self.raw != "stream"
+        self._use()
+
+    @property
+    def _plan(self) -> Plan:
+        return self._attempts.plan
+
+    @classmethod
+    def begin(cls, client: Any, path: str, kwargs: Mapping[str, Any]) -> _WrappedCall | None:
+        """Plan a request; None where there is nothing to route or account (another path, or no model named)."""
+        plain_path = path.partition("?")[0]
+        api, body = _APIS.get(plain_path), kwargs.get("body")
+        if api is None or not isinstance(body, Mapping):
+            return None
+        body = _settled(body)
+        merged = {**body, **((kwargs.get("options") or {}).get("extra_json") or {})}
+        if not isinstance(merged.get("model"), str):
+            return None
+        counts_only, context = plain_path in _COUNT_TOKENS, _context(client, kwargs.get("options"))
+        plan = client.router.plan(merged, api, context, counts_only=counts_only)
+        return cls(client, plan, path, {**kwargs, "body": body}, merged, context, counts_only=counts_only)
+
+    def again(self, error: Exception) -> float | None:
+        """Seconds until another attempt, on the same model or the next stronger one; None when there is to be none."""
+        before = self._plan
+        wait_s = self._attempts.again(error)
+        if self._plan is not before:
+            self._use()
+        return wait_s
+
+    def answered(self) -> None:
+        """The provider has answered: the model works, and a body that the caller reads alone is recorded as unread."""
+        self._attempts.answered()
+        if self.raw == "stream" and not self._counts_only and not self.kwargs.get("stream"):
+            self._record(usages.UNREPORTED, ("with_streaming_response: the reply was not read, usage unknown",))
+
+    def _use(self) -> None:
+        """Send by the attempts' plan from now on."""
+        plan, options = self._plan, self.kwargs["options"]
+        if plan.decision.reason is not Reason.EXPLICIT_MODEL:
+            options.pop("extra_json", None)
+            counted = {**unasked(self._body), "model": plan.decision.model}  # nothing is cached by counting
+            self.kwargs["body"] = counted if self._counts_only else plan.body
+            self._cross(options)
+        if self.kwargs.get("stream") and not self._counts_only:
+            recorded = _recorded(self.kwargs["stream_cls"])
+            self.kwargs["stream_cls"] = type("RecordedStream", (recorded,), {"_call": self})
+            if self._crossing is None:
+                self._ask_for_usage()
+
+    def _cross(self, options: dict[str, Any]) -> None:
+        """Ask on Responses what the model does not take on Chat Completions; on its own path what it does."""
+        plan = self._plan
+        model = self._client.router.catalog.find(plan.decision.model)
+        needed = not self._counts_only and Crossing.needed(plan, model)
+        self._crossing = Crossing(plan, model, self._given, self._parser) if needed else None
+        self.path = self._given_path if self._crossing is None else self._crossing.path
+        self._meter = usages.Meter(plan.api if self._crossing is None else Api.RESPONSES)
+        self.kwargs |= {name: self._given[name] for name in ("cast_to", "stream_cls") if name in self._given}
+        if self._crossing is not None:
+            self.kwargs |= {"body": self._crossing.body, **self._crossing.types()}
+        is_whole = self._crossing is not None and not self.kwargs.get("stream")
+        options.pop("post_parser", None)
+        if (parser := self._crossed if is_whole else self._parser) is not None:
+            options["post_parser"] = parser
+
+    def _crossed(self, response: Any) -> Any:
+        """The SDK's `post_parser`: a Responses reply as the caller's."""
+        assert self._crossing is not None
+        try:
+            return self._crossing.reply(response)
+        except Exception:  # it is billed all the same
+            self._record(self._crossing.usage, ("the reply is none, or could not be read",))
+            raise
+
+    def finish(self, reply: Any) -> None:
+        """Account for a complete reply."""
+        usage = usages.read_usage(reply, self._plan.api) if self._crossing is None else self._crossing.usage
+        self._record(usage, reply_chars=0 if usage.reported else usages.n_chars(reply))
+
+    def told(self, event: Any, request: Any) -> Iterator[Any]:
+        """What the caller sees of one stream event, which is taken in; not the usage that they did not ask for."""
+        self._meter.add(event)
+        if self._crossing is not None:
+            yield from self._crossing.feed(event, request)
+            return
+        if getattr(event, "type", None) == "error":  # Responses: the SDK raises nothing, it is the caller's to see
+            self._error = str(getattr(event, "code", None) or getattr(event, "message", None))
+        if not (self.hides_usage_chunk and getattr(event, "usage", None) and not event.choices):
+            yield event
+
+    def rest(self, request: Any) -> Iterator[Any]:
+        """What the caller sees at the end of a stream."""
+        return iter(()) if self._crossing is None else self._crossing.end(request)
+
+    def end_stream(self, complete: bool) -> None:
+        """Account for a stream that has ended, or was left early. Only the first call counts."""
+        if not self._finished:
+            notes = () if complete else ("the stream ended early: usage is what had been reported",)
+            if self._error:
+                notes = (f"the provider broke the stream off: {self._error}", *notes)
+            self._record(self._meter.usage(), notes, self._meter.n_chars)
+
+    def _record(self, usage: Usage, notes: tuple[str, ...] = (), reply_chars: int = 0) -> None:
+        self._finished = True
+        try:
+            changes = () if self._crossing is None else self._crossing.notes
+            notes = (*self._attempts.notes, *changes, *notes)
+            record: Record = self._client.router.record(self._plan, usage, notes, reply_chars=reply_chars)
+        except Exception as exc:  # the provider has answered and will bill: the reply must reach the caller
+            _logger.warning("no record of a call to %s: %s: %s", self._plan.decision.model, type(exc).__name__, exc)
+            return
+        self._client.last_record = record
+
+    def _ask_for_usage(self) -> None:
+        """Chat Completions streams report usage only when asked; the extra chunk is then kept from the caller."""
+        if self._plan.api is not Api.CHAT or self._plan.decision.reason is Reason.EXPLICIT_MODEL:
+            return
+        body = self.kwargs["body"]
+        asked = body.get("stream_options") or {}
+        if not asked.get("include_usage"):
+            self.kwargs["body"] = {**body, "stream_options": {**asked, "include_usage": True}}
+            self.hides_usage_chunk = True
+
+
+@lru_cache(maxsize=64)
+def _recorded(stream_cls: Any) -> type:
+    """A subclass of the SDK's `Stream[X]` that shows each event to its `_call` (set on a subclass for each call)."""
+
+    def stream(self: Any) -> Iterator[Any]:
+        complete = False
+        try:
+            for event in super(recorded, self).__stream__():
+                for told in self._call.told(event, self.response.request):
+                    yield told
+            for told in self._call.rest(self.response.request):
+                yield told
+            complete = True
+        finally:
+            self._call.end_stream(complete)
+
+    async def stream_async(self: Any) -> AsyncIterator[Any]:
+        complete = False
+        try:
+            async for event in super(recorded, self).__stream__():
+                for told in self._call.told(event, self.response.request):
+                    yield told
+            for told in self._call.rest(self.response.request):
+                yield told
+            complete = True
+        finally:
+            self._call.end_stream(complete)
+
+    def close(self: Any) -> None:
+        super(recorded, self).close()
+        self._call.end_stream(complete=False)
+
+    async def close_async(self: Any) -> None:
+        await super(recorded, self).close()
+        self._call.end_stream(complete=False)
+
+    is_async = hasattr(get_origin(stream_cls) or stream_cls, "__aiter__")
+    methods = {
+        "__stream__": stream_async if is_async else stream,
+        "close": close_async if is_async else close,
+    }
+    recorded: Any = new_class("RecordedStream", (stream_cls,), exec_body=lambda ns: ns.update(methods))
+    return recorded  # type: ignore[no-any-return]
+
+
+def _settled(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The body without the SDK's "not given" marks; iterators, which reading would use up, become lists."""
+    return {
+        name: list(value) if isinstance(value, Iterator) else value
+        for name, value in body.items()
+        if type(value).__name__ not in _NOT_GIVEN
+    }
+
+
+def _context(client: Any, options: Any) -> Context:
+    """The headers that decide something: the caller's own, and the version of the API that the client asks for."""
+    given = {
+        key.lower(): value for key, value in ((options or {}).get("headers") or {}).items() if isinstance(value, str)
+    }
+    if "anthropic-version" not in given and (version := _version(client)):
+        given["anthropic-version"] = version
+    given.pop("authorization", None)
+    given.pop("x-api-key", None)
+    return Context(headers=given)
+
+
+def _version(client: Any) -> str | None:
+    known = client.__dict__.get("_tierwise_version", False)
+    if known is False:  # the SDK puts its default headers together anew each time: 30 us
+        found = getattr(client, "default_headers", {}).get("anthropic-version")
+        known = client.__dict__["_tierwise_version"] = found if isinstance(found, str) else None
+    return known if isinstance(known, str) else None
+
+
+def _header(options: Any, name: str) -> str | None:
+    headers = (options or {}).get("headers") or {}
+    return next((value for key, value in headers.items() if key.lower() == name), None)

@@ -1,0 +1,320 @@
+"""Replay a trace of real traffic through the engine's placing and accounting, with a clock that the trace drives.
+
+A trace holds sizes and hashes of prompts, no text, so which tier a request needs is drawn: for each request, each user
+turn or each conversation. The cache that answers is the documented one: an entry for each breakpoint, read by any
+prompt that goes on from it, refreshed by reads, apart for each model. Tokens and replies count the same on every model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from router.accounts import ledger
+from router.catalog import Model
+from router.engine import Router
+from router.errors import RequestError
+from router.types import Api, CachePlan, Decision, Plan, Prefix, Reason, Ttl, Usage
+
+Difficulty = Literal["request", "turn", "conversation"]
+Progress = Callable[[str, Iterable[int]], Iterator[int]]
+
+OURS = "ours"
+_FIXED = {
+    "top 5m": ("top", Ttl.SHORT),
+    "top 1h": ("top", Ttl.LONG),
+    "per request, uncached": ("request", Ttl.NONE),
+    "per request": ("request", Ttl.SHORT),
+    "per request 1h": ("request", Ttl.LONG),
+    "per turn": ("turn", Ttl.SHORT),
+    "per turn 1h": ("turn", Ttl.LONG),
+    "sticky": ("sticky", Ttl.SHORT),
+}
+POLICIES = (*_FIXED, OURS)
+
+_EPOCH_S = 1795305600.0  # 2026-11-22: the day of the prices
+_COLUMNS = ("timestamp_s", "conversation_id", "input_tokens", "output_tokens", "prefix_block_hashes", "block_tokens")
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """Requests in the order of time. `blocks[i]` numbers the whole blocks of request i's prompt, alike if equal.
+
+    `new_turn` is None where the trace does not say which requests open a user's turn.
+    """
+
+    at_s: npt.NDArray[np.float64]
+    conversations: npt.NDArray[np.int64]
+    input_tokens: npt.NDArray[np.int64]
+    output_tokens: npt.NDArray[np.int64]
+    new_turn: npt.NDArray[np.bool_] | None
+    blocks: list[npt.NDArray[np.int64]]
+    n_blocks: int
+    block_tokens: int
+
+    def __len__(self) -> int:
+        return len(self.at_s)
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a policy did over all seeds: shares of requests or tokens in [0, 1].
+
+    `cost_ratio` is to the fleet's middle model without caching, `interval` its 95 % bootstrap interval over
+    conversations; `saved` is the part saved of what the top tier costs, cached at its better TTL.
+    """
+
+    cost_ratio: float
+    interval: tuple[float, float]
+    hit_rate: float
+    below_required: float
+    switches: float
+    saved: float
+
+
+def read_trace(path: Path, *, gaps: float = 1.0) -> Trace:
+    """A trace from Parquet; `gaps` multiplies the time between requests.
+
+    Raises RequestError, naming the column or the row, for a file that is no trace.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as exc:
+        raise RequestError('reading Parquet needs pyarrow; pip install "tierwise[train]"') from exc
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as exc:
+        raise RequestError(f"{path} is no Parquet file: {exc}") from exc
+    if missing := [name for name in _COLUMNS if name not in table.column_names]:
+        raise RequestError(f"{path} lacks the column {missing[0]!r}; a trace has {', '.join(_COLUMNS)}, and user_turn")
+    if not len(table):
+        raise RequestError(f"{path} holds no requests")
+    names = table["conversation_id"].to_pylist()
+    columns = {name: _numbers(path, name, table[name]) for name in ("timestamp_s", "input_tokens", "output_tokens")}
+    sizes = {int(size) for size in _numbers(path, "block_tokens", table["block_tokens"])}
+    if len(sizes) != 1 or min(sizes) <= 0:
+        raise RequestError(f"{path}: block_tokens is {sorted(sizes)}, expected one positive number")
+    block_tokens = sizes.pop()
+    lists = table["prefix_block_hashes"].combine_chunks()
+    if lists.null_count:
+        raise RequestError(f"{path}, row {lists.is_null().index(True).as_py()}: prefix_block_hashes is missing")
+    try:
+        ends, hashes = lists.offsets.to_numpy(), lists.values.to_numpy()
+    except (AttributeError, pa.ArrowException) as exc:
+        raise RequestError(f"{path}: prefix_block_hashes is {lists.type}, expected lists of integers") from exc
+    known, numbered = np.unique(hashes, return_inverse=True)
+    order = np.lexsort((np.arange(len(table)), columns["timestamp_s"]))
+    whole = (columns["input_tokens"] // block_tokens).astype(int)
+    blocks = [numbered[ends[i] : min(ends[i + 1], ends[i] + whole[i])] for i in order]
+    turns = table["user_turn"].to_pylist() if "user_turn" in table.column_names else [None]
+    new_turn = None if None in turns else np.asarray(turns, bool)[order]
+    _, conversations = np.unique(np.asarray(names, str), return_inverse=True)
+    return Trace(
+        columns["timestamp_s"][order] * gaps,
+        conversations[order],
+        columns["input_tokens"][order].astype(np.int64),
+        columns["output_tokens"][order].astype(np.int64),
+        new_turn,
+        blocks,
+        len(known),
+        block_tokens,
+    )
+
+
+def _numbers(path: Path, name: str, column: Any) -> npt.NDArray[np.float64]:
+    try:
+        values = np.asarray(column.to_numpy(), float)
+    except (ValueError, TypeError) as exc:
+        raise RequestError(f"{path}: the column {name!r} is {column.type}, expected numbers") from exc
+    bad = np.flatnonzero(~np.isfinite(values) | (values < 0))
+    if len(bad):
+        raise RequestError(f"{path}, row {bad[0]}: {name} is {values[bad[0]]}, expected a number from 0 up")
+    return values
+
+
+def draw(trace: Trace, mix: Sequence[float], difficulty: Difficulty, seed: int) -> npt.NDArray[np.int64]:
+    """The tier (0 is the cheapest) that each request needs: `mix` are the shares, drawn anew each `difficulty`."""
+    shares, chance = np.asarray(mix, float) / sum(mix), np.random.default_rng(seed)
+    if difficulty == "request" or (difficulty == "turn" and trace.new_turn is None):
+        return np.asarray(chance.choice(len(shares), len(trace), p=shares))
+    if difficulty == "conversation" or trace.new_turn is None:
+        each = np.asarray(chance.choice(len(shares), trace.conversations.max() + 1, p=shares))
+        return each[trace.conversations]
+    number, turns = np.zeros(trace.conversations.max() + 1, int), np.empty(len(trace), np.int64)
+    for i, (conversation, new) in enumerate(zip(trace.conversations, trace.new_turn, strict=True)):
+        number[conversation] += new
+        turns[i] = number[conversation]
+    _, unit = np.unique(np.stack([trace.conversations, turns]), axis=1, return_inverse=True)
+    unit = unit.ravel()
+    return np.asarray(chance.choice(len(shares), unit.max() + 1, p=shares))[unit]
+
+
+class _Cache:
+    """The providers' prefix caches for numbered blocks: an entry where a request's whole blocks end."""
+
+    def __init__(self, trace: Trace, n_models: int) -> None:
+        self._trace = trace
+        self._expires_s = np.zeros((n_models, trace.n_blocks))
+        self._is_long = np.zeros((n_models, trace.n_blocks), bool)
+
+    def use(self, i: int, index: int, model: Model, ttl: Ttl, at_s: float) -> Usage:
+        """Request i on a model, written up to its last whole block for `ttl`; without one nothing is read either."""
+        trace, blocks = self._trace, self._trace.blocks[i]
+        total, out = int(trace.input_tokens[i]), int(trace.output_tokens[i])
+        size = len(blocks) * trace.block_tokens
+        if ttl is Ttl.NONE or size < model.cache_min_tokens:
+            return Usage(fresh_tokens=total, output_tokens=out)
+        expires_s, is_long = self._expires_s[index], self._is_long[index]
+        warm = np.flatnonzero(expires_s[blocks] > at_s)
+        n_read = int(warm[-1]) + 1 if len(warm) else 0
+        long_s = model.ttl_long_s or model.ttl_short_s
+        if n_read:
+            hit = blocks[n_read - 1]
+            expires_s[hit] = at_s + (long_s if is_long[hit] else model.ttl_short_s)
+        if n_read < len(blocks):
+            end = blocks[-1]
+            expires_s[end] = at_s + (long_s if ttl is Ttl.LONG else model.ttl_short_s)
+            is_long[end] = ttl is Ttl.LONG
+        read, written = n_read * trace.block_tokens, (len(blocks) - n_read) * trace.block_tokens
+        free = model.prices[0].cache_write_short is None
+        return Usage(
+            fresh_tokens=total - size + (written if free else 0),
+            cache_read_tokens=read,
+            cache_write_short_tokens=written if ttl is Ttl.SHORT and not free else 0,
+            cache_write_long_tokens=written if ttl is Ttl.LONG and not free else 0,
+            output_tokens=out,
+        )
+
+
+class _Tally:
+    """Costs by conversation in USD, tokens, and where requests went."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.usd = np.zeros(trace.conversations.max() + 1)
+        self.tokens = self.read = self.below = self.switches = 0
+        self._last: dict[int, int] = {}
+
+    def add(self, conversation: int, usage: Usage, usd: Decimal | None, went: int, needed: int) -> None:
+        if usd is None:
+            raise RequestError("a price of the fleet is unknown; simulate with models that have prices")
+        self.usd[conversation] += float(usd)
+        self.tokens += usage.input_tokens
+        self.read += usage.cache_read_tokens
+        self.below += went < needed
+        self.switches += self._last.setdefault(conversation, went) != went
+        self._last[conversation] = went
+
+
+def replay(
+    trace: Trace,
+    router: Callable[[], Router],
+    *,
+    mix: Sequence[float] = (70, 20, 10),
+    difficulty: Difficulty = "turn",
+    policies: Sequence[str] = POLICIES,
+    seeds: int = 5,
+    progress: Progress = lambda _, items: iter(items),
+) -> dict[str, Outcome]:
+    """What each policy costs. `router` makes a fresh one for each seed, so that nothing is learned from another.
+
+    Raises RequestError for a mix that does not fit the fleet.
+    """
+    models = list(router().fleet.models.values())
+    if len(mix) != len(models) or min(mix) < 0 or sum(mix) <= 0:
+        raise RequestError(f"the mix is {tuple(mix)}, expected {len(models)} shares, cheap to strong, such as 70,20,10")
+    plain = _uncached(trace, models[len(models) // 2])
+    tallies: dict[str, list[_Tally]] = {name: [] for name in dict.fromkeys((*policies, "top 5m", "top 1h"))}
+    for seed in range(seeds):
+        needed = draw(trace, mix, difficulty, seed)
+        for name, runs in tallies.items():
+            if name.startswith("top") and runs:
+                continue  # the same whatever is drawn
+            items = progress(f"{name}, seed {seed + 1} of {seeds}", range(len(trace)))
+            runs.append(_ours(trace, router(), needed, difficulty, items) if name == OURS else
+                        _fixed(trace, models, needed, *_FIXED[name], items))  # fmt: skip
+    top = min(tallies[name][0].usd.sum() for name in ("top 5m", "top 1h"))
+    return {name: _outcome(tallies[name], plain, top, len(trace)) for name in policies}
+
+
+def _uncached(trace: Trace, model: Model) -> npt.NDArray[np.float64]:
+    tally = _Tally(trace)
+    for i in range(len(trace)):
+        usage = Usage(fresh_tokens=int(trace.input_tokens[i]), output_tokens=int(trace.output_tokens[i]))
+        tally.add(int(trace.conversations[i]), usage, _usd(usage, model, float(trace.at_s[i])), 0, 0)
+    return tally.usd
+
+
+def _fixed(
+    trace: Trace, models: Sequence[Model], needed: npt.NDArray[np.int64], unit: str, ttl: Ttl, items: Iterable[int]
+) -> _Tally:
+    """A policy that knows the tier needed, at every request, turn or conversation, and always caches alike."""
+    tally, cache, held = _Tally(trace), _Cache(trace, len(models)), dict[int, int]()
+    for i in items:
+        conversation, at_s = int(trace.conversations[i]), float(trace.at_s[i])
+        opens = trace.new_turn is None or bool(trace.new_turn[i])
+        if unit == "request" or conversation not in held or (unit == "turn" and opens):
+            held[conversation] = int(needed[i])
+        went = len(models) - 1 if unit == "top" else held[conversation]
+        went = next((m for m in range(went, len(models)) if _fits(trace, i, models[m])), len(models) - 1)
+        usage = cache.use(i, went, models[went], ttl, at_s)
+        tally.add(conversation, usage, _usd(usage, models[went], at_s), went, int(needed[i]))
+    return tally
+
+
+def _ours(
+    trace: Trace, router: Router, needed: npt.NDArray[np.int64], difficulty: Difficulty, items: Iterable[int]
+) -> _Tally:
+    """The engine: its placing, and its accounting of what the cache then reports."""
+    tiers, models = list(router.fleet.models), list(router.fleet.models.values())
+    tally, cache = _Tally(trace), _Cache(trace, len(models))
+    for i in items:
+        conversation, at_s = int(trace.conversations[i]), _EPOCH_S + float(trace.at_s[i])
+        size = len(trace.blocks[i])
+        units = range(trace.block_tokens, (size + 1) * trace.block_tokens, trace.block_tokens)
+        prefix = Prefix(0, "", 0, trace.blocks[i].tolist(), units, in_tokens=True)
+        hold = router.affinity.recall(str(conversation), prefix)
+        new_turn = difficulty != "turn" or trace.new_turn is None or bool(trace.new_turn[i])
+        allowed = [t for t, m in zip(tiers, models, strict=True) if _fits(trace, i, m) and t in tiers[needed[i] :]]
+        allowed = allowed or tiers[-1:]
+        if hold is not None and not new_turn and hold.tier in allowed:
+            allowed = [hold.tier]
+        required = tiers[int(needed[i])] if tiers[int(needed[i])] in allowed else allowed[0]
+        tier, route = router.affinity.route(
+            prefix, hold, required, allowed, at_s, name=str(conversation), label="trace", new_turn=new_turn
+        )
+        went = tiers.index(tier)
+        decision = Decision(tier, models[went].id, {}, Reason.SUFFICES, router.operating_point)
+        plan = Plan(decision, {}, Api.MESSAGES, CachePlan((), "", 0, tail=route.tail), at_s, route)
+        usage = cache.use(i, went, models[went], route.tail, at_s)
+        record = router.record(plan, usage)
+        tally.add(conversation, usage, record.cost_usd, went, int(needed[i]))
+    return tally
+
+
+def _fits(trace: Trace, i: int, model: Model) -> bool:
+    return bool(trace.input_tokens[i] <= model.context_tokens)
+
+
+def _usd(usage: Usage, model: Model, at_s: float) -> Decimal | None:
+    return ledger.cost(usage, model, ledger.day(at_s if at_s >= _EPOCH_S else _EPOCH_S + at_s))
+
+
+def _outcome(runs: Sequence[_Tally], plain: npt.NDArray[np.float64], top: float, n_requests: int) -> Outcome:
+    usd = np.mean([run.usd for run in runs], axis=0)
+    chance = np.random.default_rng(0)
+    picks = chance.integers(0, len(plain), (1000, len(plain)))
+    ratios = usd[picks].sum(1) / plain[picks].sum(1)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return Outcome(
+        float(usd.sum() / plain.sum()),
+        (float(low), float(high)),
+        float(np.mean([run.read / run.tokens for run in runs])),
+        float(np.mean([run.below / n_requests for run in runs])),
+        float(np.mean([run.switches / n_requests for run in runs])),
+        float(1 - usd.sum() / top),
+    )

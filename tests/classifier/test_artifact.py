@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from router import ArtifactCorrupt, ArtifactNotFound, Router
+from router.classifier import artifact
+from router.types import Tier
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A writable copy of the shipped artifact's runtime files."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for name in ("manifest.json", *artifact.RUNTIME_FILES):
+        shutil.copy(artifact.find() / name, folder)
+    return folder
+
+
+def edit(folder: Path, **changes: object) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_shipped_artifact_is_whole() -> None:
+    loaded = artifact.load()
+    assert loaded.manifest.tiers == tuple(Tier)
+    assert set(loaded.manifest.operating_points) == {"economy", "balanced", "quality"}
+    for name, entry in loaded.manifest.files.items():
+        assert artifact.entry((loaded.path / name).read_bytes()) == entry, name
+    assert sum(entry.bytes for entry in loaded.manifest.files.values()) < 30e6
+    assert {str(line["licence"]) for line in loaded.manifest.training_data}
+
+
+def test_loads_by_path_and_says_the_same(copy: Path) -> None:
+    text = "Compare two insurance policies"
+    decision = Router.load(copy).decide(text)
+    assert decision.artifact == copy.name
+    assert msgspec.structs.replace(decision, artifact="complexity-v2") == Router.load().decide(text)
+
+
+def test_missing_artifact_names_where_it_looked() -> None:
+    with pytest.raises(ArtifactNotFound, match=r"no artifact 'nope-v9'.*models"):
+        artifact.load("nope-v9")
+
+
+def test_working_directory_cannot_shadow_the_shipped_artifact(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy.rename(copy.parent / artifact.SHIPPED)
+    monkeypatch.chdir(copy.parent)
+    assert artifact.find() != Path(artifact.SHIPPED)
+
+
+@pytest.mark.parametrize("name", artifact.RUNTIME_FILES)
+def test_changed_byte_is_refused(copy: Path, name: str) -> None:
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(ArtifactCorrupt, match=rf"{name}.*manifest says"):
+        artifact.load(copy)
+
+
+@pytest.mark.parametrize("name", artifact.RUNTIME_FILES)
+def test_missing_file_is_named(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(ArtifactNotFound, match=name):
+        artifact.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema_version": 99}, "schema_version is 99"),
+        ({"tiers": ["complex", "simple", "moderate"]}, "expected"),
+        ({"tiers": ["tiny"]}, "tiny"),
+        ({"files": {}}, "no valid sha256"),
+        ({"operating_points": 7}, "operating_points"),
+    ],
+)
+def test_wrong_manifest(copy: Path, changes: dict[str, object], message: str) -> None:
+    edit(copy, **changes)
+    with pytest.raises(ArtifactCorrupt, match=message):
+        artifact.load(copy)
+
+
+def test_operating_point_without_a_threshold(copy: Path) -> None:
+    points = json.loads((copy / "manifest.json").read_text())["operating_points"]
+    del points["economy"]["thresholds"]["simple"]
+    edit(copy, operating_points=points)
+    with pytest.raises(ArtifactCorrupt, match=r"economy.*simple"):
+        artifact.load(copy)
+
+
+def test_malformed_manifest(copy: Path) -> None:
+    (copy / "manifest.json").write_text("{")
+    with pytest.raises(ArtifactCorrupt, match=r"manifest\.json"):
+        artifact.load(copy)
+
+
+@pytest.mark.parametrize("name", artifact.RUNTIME_FILES)
+def test_file_that_is_right_by_hash_but_not_by_content(copy: Path, name: str) -> None:
+    (copy / name).write_bytes(b"not what it should be")
+    files = json.loads((copy / "manifest.json").read_text())["files"]
+    entry = artifact.entry(b"not what it should be")
+    edit(copy, files=files | {name: {"sha256": entry.sha256, "bytes": entry.bytes}})
+    with pytest.raises(ArtifactCorrupt, match=name):
+        Router.load(copy)
+
+
+def test_structural_inputs_of_another_version(copy: Path) -> None:
+    inputs = json.loads((copy / "manifest.json").read_text())["inputs"]
+    inputs["structure"]["names"] = ["log_chars"]
+    edit(copy, inputs=inputs)
+    with pytest.raises(ArtifactCorrupt, match="structural inputs"):
+        Router.load(copy)

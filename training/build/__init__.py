@@ -1,0 +1,1 @@
+"""The shipped artifact from data/ and public corpora: vocabulary, embedding, fit, export."""

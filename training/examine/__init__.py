@@ -1,0 +1,1 @@
+"""How good an artifact is: measures, learning curve, model card, the gate."""

@@ -1,0 +1,271 @@
+"""The model card and its plot, from the same figures as the manifest."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+
+from router.classifier.artifact import OperatingPoint
+from router.types import Tier
+from training.build.corpora import SOURCE_WEIGHT
+from training.build.embedding import DIMENSIONS, HEAD_CHARS, TAIL_CHARS, TEACHER, TEACHER_PACKAGE
+from training.examine.curve import cell
+
+_LINES = (
+    ("learned", "C0o-", "this model as prior"),
+    ("scratch", "C1s--", "plain ridge from scratch"),
+    ("length", "C7:", "prompt length"),
+)
+
+
+def render(
+    name: str,
+    version: int,
+    operating_points: dict[str, OperatingPoint],
+    metrics: dict[str, Any],
+    training_data: list[dict[str, object]],
+) -> str:
+    """The card as Markdown."""
+    labelled = metrics["labelled_out_of_fold"]
+    held_out = metrics["leave_one_out"]
+    support = metrics["labelled"]["support_messages"]
+    suite = metrics["behaviour"]
+    return f"""# {name}-v{version}
+
+Reads a request and gives, for each tier, the probability that a model of that tier answers it as well as the top tier
+would. A text's distinct tokens, weighted by idf, as a bag and through a multilingual static embedding ({DIMENSIONS}
+dimensions, from {TEACHER}, MIT, package `{TEACHER_PACKAGE}`, MIT), and structural numbers feed a multinomial logistic
+regression. Everything is folded into one row a token, so that the runtime does one lookup and one softmax. The first
+{HEAD_CHARS} and the last {TAIL_CHARS} characters are read. Capitals change nothing.
+
+Rebuild it with `python -m training build`; every figure below comes from that command. Retrain on your own labels: see
+"A few labels" for what to expect.
+
+## Does it beat prompt length?
+
+Each outcome set is left out of training whole, then ranked by P(the simple tier does not suffice). APGR: .5 is random,
+higher is better; 95 % bootstrap intervals. CPT: share of strong calls that recovers 50 or 80 % of the gap.
+
+| outcome set | prompts | this model | prompt length | random | CPT(50 %) | CPT(80 %) |
+|---|---|---|---|---|---|---|
+{_outcome_rows(held_out)}
+| **mean** | | **{held_out["mean_apgr"]["model"]:.3f}** | {held_out["mean_apgr"]["length"]:.3f} | \
+{held_out["mean_apgr"]["random"]:.3f} | | |
+
+Zero-shot, on benchmarks it has never seen, it is little better than chance. Nothing that reads words alone was much
+better (training/EXPERIMENTS.md). Labels of your own are what helps:
+
+## A few labels
+
+![learning curve](learning-curve.svg)
+
+Held-out APGR inside each set after learning from n of its rows, starting from this model without the set; in brackets a
+plain ridge from scratch over word pairs, a mean embedding and length, on the same rows.
+
+| outcome set | {" | ".join(f"{size} rows" for size in metrics["learning_curve"]["mean"])} |
+|---|{"---|" * len(metrics["learning_curve"]["mean"])}
+{_curve_rows(metrics["learning_curve"])}
+
+## Labelled requests
+
+The demo's {support["n"]} customer messages (never trained on, one domain, 70/20/10): AUC of complex over simple
+{support["auc_complex_over_simple"]:.3f} (prompt length: {metrics["support_length_auc"]:.3f}).
+
+Our own queries, out of fold: {labelled["n"]} in {len(labelled["confusion_by_language"])} languages, written so that
+length and surface words do not give the tier away. Accuracy of the most probable tier {labelled["accuracy"]:.3f} (at
+traffic-mix priors), AUC of complex over simple {labelled["auc_complex_over_simple"]:.3f} (prompt length:
+{metrics["length_auc"]:.3f}).
+
+## Calibration
+
+ECE of P(simple suffices), and Brier score, before and after recalibrating on one half of the set and scoring the other.
+On outcome sets the truth is 1 - gain of the strong models of their time, and the set was left out.
+
+| set | rows | ECE before | ECE after | Brier before | Brier after |
+|---|---|---|---|---|---|
+{_calibration_rows(metrics)}
+
+## Behaviour
+
+{suite["passed"]} of {suite["n"]} cases of data/behaviour.jsonl hold at `balanced`. None was trained on;
+"common words" took part in choosing between recipes.
+
+| group | kind | hold |
+|---|---|---|
+{_behaviour_rows(suite)}
+
+## Out of distribution
+
+Made-up texts (not those of the fit) that are called out of distribution, and go to the top tier:
+{_shares(metrics["out_of_distribution"])}.
+Natural prompts that are, falsely, by data set: {_shares(_false_alarms(metrics["prompts"]))}.
+
+## Operating points
+
+Tuned for a mix of 70 % simple, 20 % moderate, 10 % complex requests.
+
+| point | target | achieved (95 %) | {" | ".join(f"to {tier.value}" for tier in Tier)} | thresholds |
+|---|---|---|{"---|" * len(Tier)}---|
+{_point_rows(operating_points)}
+
+## Training data
+
+| source | licence | rows | weight |
+|---|---|---|---|
+{_source_rows(training_data)}
+
+## Limits
+
+- "Cheap" and "strong" in the outcome sets mean models of 2023 to 2025; today's cheap tier is better. Tune the
+  thresholds, or retrain, on your own traffic.
+- Outcome sets are benchmarks with known templates; real chat has no outcomes here, only authored labels and ratings.
+- Ratings were made by a language model reading each prompt against a rubric, authored labels by their author. A text in
+  the style of our authors is easier for this model than yours: expect less than the out-of-fold figures.
+- Two thirds of our labels are English. Other languages are read through the embedding, and less well.
+- It sees the task's text only: not the images, not the tools, not what the user will do with the answer.
+"""
+
+
+def render_retrained(
+    name: str,
+    operating_points: dict[str, OperatingPoint],
+    metrics: dict[str, Any],
+    training_data: list[dict[str, object]],
+) -> str:
+    """The card of a model that was retrained on the user's labels, as Markdown."""
+    quality, noise, conflicts = metrics["out_of_fold"], metrics["noise"], metrics["conflicts"]
+    low, high = quality["apgr_interval"]
+    doubtful = "not estimated" if noise["share"] is None else f"{noise['share']:.1%}"
+    return f"""# {name}
+
+{metrics["base"]}, retrained on {metrics["n_labels"]} labels of its user's traffic, with {metrics["base"]} as prior.
+{metrics["n_training"]} texts trained it, {metrics["n_held_out"]} were held out for the gate, whole groups of
+near-duplicates and conversations on one side ({metrics["n_groups"]} groups). What the gate found is in gate.json.
+
+## Labels
+
+By method: {", ".join(f"{method} {n}" for method, n in metrics["methods"].items())}. Required tier:
+{_shares(metrics["shares"])}. {conflicts["repeated_texts"]} texts come more than once, {conflicts["conflicting_texts"]}
+with labels that disagree: {conflicts["decision"]}. Share of the {noise["n_sure"]} sure labels that look wrong
+(confident learning, out of fold): {doubtful}.
+
+## On the training side, out of fold
+
+APGR {quality["apgr"]:.3f} [{low:.3f}, {high:.3f}] (.5 is random). P(simple suffices): ECE {quality["ece"]:.3f}, Brier
+score {quality["brier"]:.3f}. Penalty {metrics["penalty"]:g}.
+
+## Operating points
+
+Tuned for the labels' own mix of tiers.
+
+| point | target | achieved (95 %) | {" | ".join(f"to {tier.value}" for tier in Tier)} | thresholds |
+|---|---|---|{"---|" * len(Tier)}---|
+{_point_rows(operating_points)}
+
+## Training data
+
+| source | licence | rows |
+|---|---|---|
+{chr(10).join(f"| {row['source']} | {row['licence']} | {row['n_rows']} |" for row in training_data)}
+
+## Limits
+
+- It is as right as its labels, and as good on other traffic as the gate's behavioural suite says.
+- Probabilities and thresholds hold for the mix of tiers among the labels. Labels that were sampled where they help most
+  carry weights that give back the traffic's mix; labels picked by hand do not.
+"""
+
+
+def plot(curve: dict[str, Any]) -> bytes:
+    """Held-out APGR over the number of labels, one panel a set: learned (with interval), from scratch, length; SVG."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    names = [name for name, row in curve["datasets"].items() if row["sizes"]] or list(curve["datasets"])[:1]
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    with mpl.rc_context({"svg.hashsalt": "tierwise", "svg.fonttype": "none"}):  # the same bytes every time
+        figure = Figure(figsize=(4 * columns, 2.8 * rows), layout="constrained")
+        for axes, name in zip(figure.subplots(rows, columns, squeeze=False).flat, names, strict=False):
+            sizes = curve["datasets"][name]["sizes"]
+            at = np.arange(len(sizes))
+            low, high = np.array([row["learned"]["interval"] for row in sizes.values()]).reshape(-1, 2).T
+            axes.fill_between(at, low, high, alpha=0.2, color="C0", linewidth=0)
+            for key, style, label in _LINES:
+                heights = [row[key]["apgr"] if key in row else np.nan for row in sizes.values()]
+                axes.plot(at, heights, style, label=label)
+            axes.set_xticks(at, sizes)
+            axes.set_title(name, fontsize=10)
+        figure.axes[0].legend(fontsize=7, frameon=False)
+        figure.supxlabel("labelled rows")
+        figure.supylabel("APGR on the others")
+        out = io.BytesIO()
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
+
+
+def _outcome_rows(report: dict[str, Any]) -> str:
+    def interval(metrics: dict[str, Any]) -> str:
+        low, high = metrics["apgr_interval"]
+        return f"{metrics['apgr']:.3f} [{low:.3f}, {high:.3f}]"
+
+    return "\n".join(
+        f"| {name} | {row['n']} | {interval(row['model'])} | {interval(row['length'])} | {row['random']['apgr']:.3f} "
+        f"| {row['model']['cpt50']:.2f} | {row['model']['cpt80']:.2f} |"
+        for name, row in report["datasets"].items()
+    )
+
+
+def _curve_rows(curve: dict[str, Any]) -> str:
+    rows = [(name, row["sizes"]) for name, row in curve["datasets"].items()]
+    return "\n".join(
+        f"| {name} | " + " | ".join(cell(row.get(size)) for size in curve["mean"]) + " |"
+        for name, row in [*rows, ("**mean**", curve["mean"])]
+    )
+
+
+def _calibration_rows(metrics: dict[str, Any]) -> str:
+    labelled = {"our queries (out of fold)": metrics["labelled_out_of_fold"], **metrics["labelled"]}
+    rows = [(name, r["n"], r["calibration"]["simple"], r["recalibrated"]["simple"]) for name, r in labelled.items()]
+    left_out = metrics["leave_one_out"]["datasets"]
+    rows += [(name, r["n"], r["calibration"], r["recalibrated"]) for name, r in left_out.items()]
+    return "\n".join(
+        f"| {name} | {n} | {before['ece']:.3f} | {after['ece']:.3f} | {before['brier']:.3f} | {after['brier']:.3f} |"
+        for name, n, before, after in rows
+    )
+
+
+def _behaviour_rows(suite: dict[str, Any]) -> str:
+    return "\n".join(
+        f"| {name.replace('_', ' ')} | {row['kind']} | {row['passed']} of {row['n']} |"
+        for name, row in suite["groups"].items()
+    )
+
+
+def _false_alarms(prompts: dict[str, Any]) -> dict[str, float]:
+    return {name: row["out_of_distribution"] for name, row in prompts.items()}
+
+
+def _shares(report: dict[str, float]) -> str:
+    return ", ".join(f"{name} {share:.1%}" for name, share in report.items())
+
+
+def _point_rows(points: dict[str, OperatingPoint]) -> str:
+    rows = []
+    for name, point in points.items():
+        shares = " | ".join(f"{share:.0%}" for share in point.shares.values())
+        thresholds = ", ".join(f"{tier.value} {value:.3f}" for tier, value in point.thresholds.items())
+        low, high = point.interval
+        rows.append(
+            f"| {name} | {point.target} | {point.achieved:.1%} [{low:.1%}, {high:.1%}] | {shares} | {thresholds} |"
+        )
+    return "\n".join(rows)
+
+
+def _source_rows(training_data: list[dict[str, object]]) -> str:
+    return "\n".join(
+        f"| {row['source']} | {row['licence']} | {row['n_rows']} | {SOURCE_WEIGHT[str(row['source'])]:.0f} |"
+        for row in training_data
+    )

@@ -1,0 +1,327 @@
+"""Traffic -> labels with provenance: from outcomes, models' verdicts or a person; and where labels help most."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.metrics import cohen_kappa_score
+
+from router.catalog import Model
+from router.types import Tier
+from training.build.export import Unfolded
+from training.labelling.comparison import ANSWER_TOKENS, Judge, ask, p_required, shortfall, tier_said
+from training.labelling.paid_calls import Caller, Request
+from training.retrain import adapt
+from training.retrain.adapt import Array
+from training.rows import duplicates, traffic
+from training.rows.traffic import METHODS, SLICES, LabelError, Source
+
+FLOOR = 0.25
+"""What a text that is sure and known still weighs in the draw, so that every text may be drawn."""
+
+MIN_SHARED = 10
+BLOCK = 200
+"""Texts that are judged before their labels are written."""
+
+
+class Label(msgspec.Struct, omit_defaults=True):
+    """One line of a file of labels: `p_required` cheap to strong; `weight`, how many texts of the traffic it stands
+    for; `censored`: the middle tier was not seen, and what the cheap one does not do counts as complex.
+    """
+
+    text: str
+    p_required: tuple[float, float, float]
+    method: str
+    by: str
+    at: dt.datetime
+    weight: float = 1.0
+    id: str = ""
+    conversation: str = ""
+    language: str = ""
+    category: str = ""
+    key: str = ""
+    censored: bool = False
+
+    @property
+    def tier(self) -> Tier:
+        """The most probable required tier."""
+        return list(Tier)[int(np.argmax(self.p_required))]
+
+
+@dataclass(frozen=True)
+class Query:
+    """A text to label, with what is known of it; `weight` is the number of texts of the traffic that it stands for."""
+
+    text: str
+    weight: float
+    row: dict[str, Any]
+
+    def label(self, p: Iterable[float], method: str, by: str, *, censored: bool = False) -> Label:
+        """Its label."""
+        names = ("id", "conversation", *SLICES)
+        known: dict[str, Any] = {name: str(self.row[name]) for name in names if self.row.get(name) is not None}
+        known["censored"] = censored
+        at = dt.datetime.now(dt.UTC).replace(microsecond=0)
+        first, second, third = p
+        return Label(self.text, (first, second, third), method, by, at, round(self.weight, 4), **known)
+
+
+class Book:
+    """A JSONL file of labels, written line by line; one that a crash cut off is dropped when the file is opened."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads what is there. Raises LabelError for a file of something else."""
+        self.path = path
+        self.labels: list[Label] = []
+        decode = msgspec.json.Decoder(Label).decode
+        whole = b""
+        lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+        for number, line in enumerate(lines, start=1):
+            try:
+                self.labels.append(decode(line))
+            except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+                if number == len(lines) and not line.endswith(b"\n"):
+                    break
+                raise LabelError(f"{path}: line {number} is not a label: {exc}; choose another --out") from exc
+            whole += line
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("r+b" if path.is_file() else "w+b")
+        self._file.truncate(len(whole))
+        self._ends = list(np.cumsum([len(line) for line in lines[: len(self.labels)]]))
+
+    def __enter__(self) -> Book:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._file.close()
+
+    def add(self, labels: Iterable[Label]) -> None:
+        """Append, and see it on the disk."""
+        self._file.seek(0, os.SEEK_END)
+        for label in labels:
+            self._file.write(msgspec.json.encode(label) + b"\n")
+            self.labels.append(label)
+            self._ends.append(self._file.tell())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def undo(self) -> Label:
+        """Take the last label back."""
+        self._ends.pop()
+        self._file.truncate(int(self._ends[-1]) if self._ends else 0)
+        return self.labels.pop()
+
+    def labelled(self, method: str) -> set[str]:
+        """The texts that have a label by this method."""
+        return {label.text for label in self.labels if label.method == method}
+
+
+def from_outcomes(source: Source) -> Iterator[list[Label]]:
+    """Labels of scores per model, or of labels that came with the traffic (feedback as tiers), batch by batch."""
+    by = "scores" if source.tiers is None else ", ".join(f"{model} = {tier}" for model, tier in source.tiers.items())
+    for batch in traffic.labels(source):
+        at = dt.datetime.now(dt.UTC).replace(microsecond=0)
+        yield [
+            Label(
+                text,
+                tuple(round(float(p), 6) for p in target),  # type: ignore[arg-type]
+                "outcomes",
+                by,
+                at,
+                round(float(weight), 4),
+                conversation=conversation,
+                censored=bool(batch.censored[n]),
+                **{name: values[n] for name, values in batch.slices.items()},
+            )
+            for n, (text, target, weight, conversation) in enumerate(
+                zip(batch.texts, batch.targets, batch.weights, batch.conversations, strict=True)
+            )
+        ]
+
+
+def from_feedback(source: Source, base: Unfolded) -> Iterator[list[Label]]:
+    """Labels of rows with `good` (true or false) and the `tier` or `model` that answered, batch by batch.
+
+    A good answer says that its tier suffices, a bad one that it does not; which tier it is on that side is the base's
+    guess. What the strongest tier answered well or badly says nothing of the others, and gives no label.
+    """
+    number = 0
+    for frame in traffic.frames(source.path):
+        text = traffic.column(frame, traffic.TEXT_COLUMNS, source.path)
+        served = traffic.column(frame, ("tier", "model"), source.path)
+        tiers = traffic.tiers_of(frame[served].dropna().unique(), source, least=1)
+        known = frame[text].map(lambda value: isinstance(value, str) and bool(value.strip())) & frame[served].isin(
+            tiers
+        )
+        wrong = frame[known & ~frame["good"].isin([True, False])]
+        if len(wrong):
+            raise LabelError(f"{source.path}: row {number + wrong.index[0] + 1}: good is not true or false")
+        rows = frame[known].to_dict("records")
+        p = np.diff(base.predict([row[text] for row in rows])[0], axis=1, prepend=0).clip(1e-9, 1)
+        labels = []
+        for row, required in zip(rows, p, strict=True):
+            at = list(Tier).index(tiers[row[served]])
+            if at == len(Tier) - 1:
+                continue
+            possible = (np.arange(len(Tier)) <= at) == bool(row["good"])
+            guess = required * possible / (required * possible).sum()
+            query = Query(row[text], 1.0, row)
+            labels.append(query.label(guess.round(6).tolist(), "outcomes", f"feedback on {tiers[row[served]]}"))
+        number += len(frame)
+        yield labels
+
+
+def choose(path: Path, n: int, base: Unfolded, seed: int = 0) -> list[Query]:
+    """About n texts of the traffic, where labels help most: where the base is unsure, what is new, from every corner.
+
+    Near-duplicates count once. A text is drawn in proportion to FLOOR + uncertainty + novelty, over the
+    square root of its cluster's size, by a systematic sample along the clusters; its weight is one over that, times its
+    near-duplicates, so that weighted labels show the traffic's own mix.
+    """
+    numbered = list(traffic.requests(path))
+    if not numbered:
+        raise LabelError(f"{path} has no rows with a text")
+    texts = [text for _, text, _ in numbered]
+    _, bag = base.embedding.bag(texts)
+    signatures = duplicates.Hasher(len(base.embedding.idf)).sign(bag.indices.astype(np.int32), bag.indptr)
+    _, first, counts = np.unique(duplicates.groups(signatures, []), return_index=True, return_counts=True)
+    p = _importance([texts[i] for i in first], base)
+    chosen, chance = _systematic(p, min(n, len(first)), np.random.default_rng(seed))
+    weight = counts[chosen] / chance
+    weight /= weight.mean()
+    return [Query(texts[first[i]], float(w), numbered[first[i]][2]) for i, w in zip(chosen, weight, strict=True)]
+
+
+def judge_labels(queries: list[Query], judge: Judge, caller: Caller) -> list[Label]:
+    """Labels by blind comparison of the cheap and the top tier's answers, in both orders; none without a verdict.
+
+    With a middle tier, its answers are compared where the cheap ones fall behind.
+    """
+    pairs = [judge.answers(query.text) for query in queries]
+    cheap, top = (caller.answer([pair[side] for pair in pairs]) for side in (0, 1))
+    of_cheap = _shortfalls(queries, cheap, top, judge, caller)
+    behind = [n for n, loss in enumerate(of_cheap) if loss]
+    of_middle: dict[int, float | None] = {}
+    if judge.middle is not None and behind:
+        asked = [queries[n] for n in behind]
+        answers = caller.answer([Request(judge.middle, query.text, ANSWER_TOKENS) for query in asked])
+        of_middle = dict(zip(behind, _shortfalls(asked, answers, [top[n] for n in behind], judge, caller), strict=True))
+    compared = (judge.cheap, *filter(None, [judge.middle]), judge.top)
+    by = f"{judge.judge.id} on {' and '.join(model.id for model in compared)}"
+    return [
+        query.label(p_required(loss, of_middle.get(n)), "judge", by, censored=bool(loss) and of_middle.get(n) is None)
+        for n, (query, loss) in enumerate(zip(queries, of_cheap, strict=True))
+        if loss is not None
+    ]
+
+
+def _shortfalls(
+    queries: list[Query], lower: list[str | None], top: list[str | None], judge: Judge, caller: Caller
+) -> list[float | None]:
+    """How far each lower answer falls behind the top one; None where an answer or a verdict is missing."""
+    whole = [(n, a, b) for n, (a, b) in enumerate(zip(lower, top, strict=True)) if a and b]
+    replies = caller.answer([request for n, a, b in whole for request in judge.comparisons(queries[n].text, a, b)])
+    found: list[float | None] = [None] * len(queries)
+    for (n, _, _), first, second in zip(whole, replies[::2], replies[1::2], strict=True):
+        found[n] = shortfall(first, second)
+    return found
+
+
+def asked_labels(queries: list[Query], model: Model, caller: Caller) -> list[Label]:
+    """Labels by asking a model which tier a text needs."""
+    replies = caller.answer([ask(model, query.text) for query in queries])
+    said = ((query, tier_said(reply)) for query, reply in zip(queries, replies, strict=True))
+    return [query.label(_sure(tier), "ask", model.id) for query, tier in said if tier is not None]
+
+
+def most_usd(queries: list[Query], method: str, judge: Judge, is_batch: bool) -> Decimal:
+    """What labelling costs at most, every answer at its full length."""
+    requests: list[Request] = []
+    for query in queries:
+        requests += judge.at_most(query.text) if method == "judge" else [ask(judge.cheap, query.text)]
+    return sum((request.most_usd(is_batch) for request in requests), Decimal(0))
+
+
+def by_hand(
+    queries: list[Query], book: Book, who: str, key: Callable[[], str], show: Callable[[Query, int, int], None]
+) -> None:
+    """Ask a person, one key a query: s, m, c for a tier, space to skip, u to undo, q to stop.
+
+    Every label is on the disk before the next query is shown.
+    """
+    keys = {tier[0]: tier for tier in Tier}
+    trail: list[bool] = []  # of each query passed so far: whether it was labelled
+    while len(trail) < len(queries):
+        query = queries[len(trail)]
+        show(query, len(trail) + 1, len(queries))
+        pressed = key().lower()
+        if pressed == "q":
+            return
+        if pressed == "u" and trail:
+            if trail.pop():
+                book.undo()
+        elif pressed == " ":
+            trail.append(False)
+        elif pressed in keys:
+            book.add([query.label(_sure(keys[pressed]), "by-hand", who)])
+            trail.append(True)
+
+
+def agreement(labels: list[Label]) -> list[dict[str, Any]]:
+    """For each two methods with texts in common: how often they agree that the simple tier suffices, and kappa."""
+    of_method: dict[str, dict[str, bool]] = {}
+    for label in labels:
+        of_method.setdefault(label.method, {})[label.text] = label.p_required[0] >= 0.5
+    rows = []
+    for one, other in combinations([method for method in METHODS if method in of_method], 2):
+        shared = sorted(of_method[one].keys() & of_method[other].keys())
+        if len(shared) < MIN_SHARED:
+            continue
+        first, second = ([of_method[method][text] for text in shared] for method in (one, other))
+        alike = float(np.mean(np.array(first) == np.array(second)))
+        varied = len({*first, *second}) > 1
+        kappa = round(float(cohen_kappa_score(first, second)), 3) if varied else None
+        rows.append({"methods": [one, other], "n": len(shared), "agree": round(alike, 3), "kappa": kappa})
+    return rows
+
+
+def _importance(texts: list[str], base: Unfolded) -> Array:
+    """The draw's proportions and each text's cluster, float64 [n, 2]."""
+    q, novelty = base.predict(texts)
+    p = np.diff(q, axis=1, prepend=0).clip(1e-9, 1)
+    uncertainty = -(p * np.log(p)).sum(axis=1) / np.log(len(Tier))
+    embedded = adapt.encode(texts, base).dense[:, adapt.N_BENT :]
+    n_clusters = max(min(len(texts) // 20, 50), 1)
+    cluster = MiniBatchKMeans(n_clusters, random_state=0, n_init=1).fit_predict(embedded)
+    size = np.bincount(cluster, minlength=n_clusters)[cluster]
+    return np.column_stack([(FLOOR + uncertainty + novelty) / np.sqrt(size), cluster])
+
+
+def _systematic(importance: Array, n: int, chance: np.random.Generator) -> tuple[npt.NDArray[np.int_], Array]:
+    """n rows in proportion to the first column, spread over the second, and the probability with which each came."""
+    share = importance[:, 0].copy()
+    p = np.minimum(share * n / share.sum(), 1.0)
+    for _ in range(50):  # what is capped at 1 is given to the others
+        open_ = p < 1
+        if not open_.any() or np.isclose(p.sum(), n):
+            break
+        p[open_] = np.minimum(share[open_] * (n - (~open_).sum()) / share[open_].sum(), 1.0)
+    order = np.lexsort((chance.random(len(p)), importance[:, 1]))
+    steps = np.floor(np.cumsum(p[order]) + chance.random() - 1e-9).astype(int)
+    drawn = chance.permutation(order[np.diff(steps, prepend=0) > 0])
+    return drawn, p[drawn]
+
+
+def _sure(tier: Tier) -> tuple[float, ...]:
+    return tuple(float(tier is other) for other in Tier)

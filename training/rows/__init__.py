@@ -1,0 +1,1 @@
+"""Labelled rows as users have them: reading, cleaning, near-duplicates."""
