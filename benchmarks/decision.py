@@ -47,7 +47,7 @@ def percentiles(runs: dict[str, Callable[[str], object]], texts: list[str], roun
 def measure(router: Router, tokenizer: Tokenizer, n_tokens: int, rounds: int) -> dict[str, dict[str, float]]:
     """All columns for twenty texts of `n_tokens` common words."""
     chance = random.Random(n_tokens)
-    words, classifier = TEXT.split(), router.classifier
+    words, classifier = TEXT.split(), router.policy.champion.classifier
     texts = [" ".join(chance.choice(words) for _ in range(n_tokens)) for _ in range(20)]
     # six random letters are about three tokens
     unseen = [" ".join("".join(chance.choices("abcdefghij", k=6)) for _ in range(n_tokens // 3 or 1)) for _ in texts]

@@ -15,16 +15,44 @@ from typing import Any, Literal
 import msgspec
 
 from router.errors import CatalogError
-from router.types import Tier
-
-DEFAULT_FLEETS = {"anthropic": "claude", "openai": "gpt", "gemini": "gemini"}
-"""The fleet that serves a provider's client when the caller names none."""
+from router.types import Api, Tier
 
 COMPATIBLE = "openai-compatible"
 """The provider of a model behind a base URL of the user's own: vLLM, Ollama, a LiteLLM proxy."""
 
-SDK = {"anthropic": "anthropic", "openai": "openai", "gemini": "openai", COMPATIBLE: "openai"}
-"""The SDK that speaks to a provider."""
+
+class Provider(msgspec.Struct, frozen=True):
+    """How a provider is spoken to. `formats` are those that it takes, the usual one first.
+
+    `url` is its address without an endpoint's path, `key_env` the variable that holds its key; both are None where
+    each model has its own. `fleet` is the one that serves a client of the provider's when the caller names none.
+    """
+
+    sdk: Literal["anthropic", "openai"]
+    formats: tuple[Api, ...]
+    url: str | None = None
+    key_env: str | None = None
+    fleet: str | None = None
+
+
+# The SDKs' defaults (anthropic 2.12 and openai 3.54, `_client.py`), and https://ai.google.dev/gemini-api/docs/openai,
+# which has no Responses; 2026-11-22. OpenAI's is the one with /v1 in it.
+PROVIDERS: Mapping[str, Provider] = {
+    "anthropic": Provider(
+        "anthropic", (Api.MESSAGES,), "https://api.anthropic.com", "ANTHROPIC_API_KEY", fleet="claude"
+    ),
+    "openai": Provider("openai", (Api.CHAT, Api.RESPONSES), "https://api.openai.com/v1", "OPENAI_API_KEY", fleet="gpt"),
+    "gemini": Provider(
+        "openai",
+        (Api.CHAT,),
+        "https://generativelanguage.googleapis.com/v1beta/openai",
+        "GEMINI_API_KEY",
+        fleet="gemini",
+    ),
+    COMPATIBLE: Provider("openai", (Api.CHAT, Api.RESPONSES)),
+}
+
+DEFAULT_FLEET = "claude"
 
 MAX_PRICE_AGE_DAYS = 60
 

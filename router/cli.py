@@ -16,9 +16,10 @@ import click
 import msgspec
 
 from router import demo as demos
+from router.catalog import PROVIDERS
 from router.engine import Router
 from router.errors import ClientError, RequestError, TierwiseError
-from router.send.complete import KEYS, Completion, complete
+from router.send.complete import Completion, complete
 from router.types import Decision, Record
 
 _point = click.option("--operating-point", "-o", metavar="NAME", help="economy, balanced or quality.")
@@ -258,12 +259,12 @@ def _router_for_keys(fleet: str | None, operating_point: str | None, offline: bo
     router = Router.load(fleet=fleet, operating_point=operating_point)
     if offline or not router.fleet_is_default:
         return router
-    for provider, name in KEYS.items():
-        if os.environ.get(name):
-            return router.serving(provider)
-    raise ClientError(
-        f"no API key: set {', '.join(KEYS.values())} in the environment, or use --offline for a simulated reply"
-    )
+    named = [(provider.key_env, provider.fleet) for provider in PROVIDERS.values() if provider.key_env is not None]
+    for key_env, default_fleet in named:
+        if os.environ.get(key_env) and default_fleet is not None:
+            return router.with_fleet(default_fleet)
+    keys = ", ".join(key_env for key_env, _ in named)
+    raise ClientError(f"no API key: set {keys} in the environment, or use --offline for a simulated reply")
 
 
 def _complete(router: Router, prompt: str, system: str | None, max_tokens: int, offline: bool) -> Completion:

@@ -1,4 +1,4 @@
-"""Router: the whole main path on one screen. `decide` -> `plan` -> (somebody sends) -> `record`."""
+"""Router: the whole main path. `decide` or `plan` -> (somebody sends) -> `record`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from typing import Any
 
 import msgspec
 
-from router import catalog, settings
+from router import catalog, plans, settings
 from router.accounts.ledger import Ledger
 from router.accounts.record import Accounts
-from router.cache import breakpoints
+from router.cache.breakpoints import read_prefix
 from router.cache.memory import Memory, open_memory
 from router.cache.placement import Placement, Signal
 from router.catalog import Catalog, Fleet, Model
-from router.classifier import artifact, canary, pointer
-from router.classifier.artifact import Manifest
+from router.classifier import canary, pointer
 from router.classifier.canary import Canary, Loaded
-from router.classifier.model import Classifier
 from router.classifier.pointer import Verdict
 from router.decide.able import able_tiers
 from router.decide.breaker import Breaker
@@ -27,80 +25,62 @@ from router.decide.options import CallOptions, unasked
 from router.decide.rules import Context, Rules
 from router.decide.task import read_task
 from router.decide.tiers import Policy, bounded
-from router.errors import ClientError, RequestError
+from router.errors import RequestError
 from router.formats import accepts
-from router.types import Api, Body, Decision, Plan, Prefix, Reason, Record, Route, Task, TurnState, Usage
+from router.formats.translations import Translations
+from router.plans import Asked
+from router.types import (
+    Api,
+    Body,
+    Decision,
+    Plan,
+    Prefix,
+    Reach,
+    Reason,
+    Record,
+    Route,
+    Task,
+    Tier,
+    TurnState,
+    Usage,
+)
 
 AUTO = "auto"
 """The model name that asks for a decision: "auto", or "auto:quality" for another operating point."""
 
 
 class Router:
-    """Decides, plans and accounts for one fleet. Sends nothing itself. Thread-safe."""
+    """Decides, plans and accounts for one fleet. Sends nothing itself. Thread-safe.
+
+    `policy` holds what decides (champion, canary, breaker), `accounts` what was spent and what is remembered of
+    conversations and caches (`placement`), with the `store` of records, if there is one.
+    """
 
     def __init__(
         self,
-        classifier: Classifier,
-        manifest: Manifest,
+        champion: Loaded,
         models: Catalog,
         fleet: Fleet,
         *,
+        canary: Canary | None = None,
         operating_point: str = "balanced",
+        rules: Rules | None = None,
         store: Ledger | None = None,
+        memory: Memory | None = None,
+        breaker: Breaker | None = None,
         clock: Callable[[], float] = time.time,
         fleet_is_default: bool = False,
-        breaker: Breaker | None = None,
-        rules: Rules | None = None,
-        state: Memory | None = None,
-        artifact_name: str | None = None,
-        canary: Canary | None = None,
     ) -> None:
         """Use `Router.load`. `clock` returns seconds since the epoch; a simulation passes its own."""
-        champion = Loaded(artifact_name or artifact.name_of(manifest), classifier, manifest)
         self.catalog = models
         self.fleet = fleet
         self.policy = Policy(fleet, champion, canary, breaker or Breaker())
-        self.accounts = Accounts(models, fleet, Placement(fleet, state), store)
+        self.accounts = Accounts(models, fleet, Placement(fleet, memory), store)
         self.operating_point = self.policy.known_point(operating_point)
+        self.rules = rules or Rules()
         self.clock = clock
         self.fleet_is_default = fleet_is_default
-        self.rules = rules or Rules()
         self._heard: Ledger | None = None
-
-    @property
-    def classifier(self) -> Classifier:
-        """What reads texts for the champion."""
-        return self.policy.champion.classifier
-
-    @property
-    def manifest(self) -> Manifest:
-        """The champion's."""
-        return self.policy.champion.manifest
-
-    @property
-    def artifact_name(self) -> str:
-        """The champion's, as records name it."""
-        return self.policy.champion.name
-
-    @property
-    def canary(self) -> Canary | None:
-        """What serves a share of the conversations beside the champion, if anything does."""
-        return self.policy.canary
-
-    @property
-    def store(self) -> Ledger | None:
-        """Where records are written, if anywhere."""
-        return self.accounts.store
-
-    @property
-    def affinity(self) -> Placement:
-        """What is remembered of conversations and caches."""
-        return self.accounts.affinity
-
-    @property
-    def breaker(self) -> Breaker:
-        """The models that rest after failing."""
-        return self.policy.breaker
 
     @classmethod
     def load(
@@ -127,62 +107,37 @@ class Router:
         if store is None and chosen.ledger is not None:
             store = Ledger(chosen.ledger)
         return cls(
-            champion.classifier,
-            champion.manifest,
+            champion,
             models,
-            models.fleet(fleet_name or catalog.DEFAULT_FLEETS["anthropic"]),
+            models.fleet(fleet_name or catalog.DEFAULT_FLEET),
+            canary=beside,
             operating_point=operating_point or chosen.operating_point,
+            rules=Rules(chosen.rules),
             store=store,
+            memory=open_memory(chosen.state),
             clock=clock,
             fleet_is_default=fleet_name is None,
-            rules=Rules(chosen.rules),
-            state=open_memory(chosen.state),
-            artifact_name=champion.name,
-            canary=beside,
         )
 
     def with_fleet(self, name: str, *, store: Ledger | None = None, clock: Callable[[], float] | None = None) -> Router:
         """The same decisions for another fleet; store and clock are this router's unless given."""
         return Router(
-            self.classifier,
-            self.manifest,
+            self.policy.champion,
             self.catalog,
             self.catalog.fleet(name),
+            canary=self.policy.canary,
             operating_point=self.operating_point,
-            store=store or self.store,
-            clock=clock or self.clock,
-            breaker=self.breaker,
             rules=self.rules,
-            state=self.affinity.state,
-            artifact_name=self.artifact_name,
-            canary=self.canary,
+            store=store or self.accounts.store,
+            memory=self.accounts.placement.memory,
+            breaker=self.policy.breaker,
+            clock=clock or self.clock,
         )
 
     def take_over(self, before: Router) -> None:
         """Go on with what another router of the same fleet knows: conversations, warm caches, baseline, faults."""
         self.policy.breaker = before.policy.breaker
-        self.accounts.affinity, self.accounts.baseline = before.accounts.affinity, before.accounts.baseline
-
-    def serving(self, provider: str) -> Router:
-        """This router if its fleet suits a client of that provider, else one like it with the provider's default fleet.
-
-        A fleet that the caller chose suits every client of the same SDK (Gemini behind an OpenAI-compatible proxy).
-        Raises ClientError when the caller chose a fleet that needs the other SDK.
-        """
-        if len({catalog.SDK[p] for p in self.fleet.providers}) > 1:
-            raise ClientError(
-                f"the fleet {self.fleet.name!r} mixes {' and '.join(self.fleet.providers)}, which no client serves; "
-                "call router.complete(router, messages) instead"
-            )
-        same_sdk = catalog.SDK[self.fleet.provider] == catalog.SDK[provider]
-        if self.fleet.provider == provider or (same_sdk and not self.fleet_is_default):
-            return self
-        if not self.fleet_is_default:
-            raise ClientError(
-                f"the fleet {self.fleet.name!r} is {self.fleet.provider}'s, the client is {provider}'s; "
-                f"choose Router.load(fleet={catalog.DEFAULT_FLEETS[provider]!r}) or wrap the other client"
-            )
-        return self.with_fleet(catalog.DEFAULT_FLEETS[provider])
+        self.accounts.placement, self.accounts.baseline = before.accounts.placement, before.accounts.baseline
 
     def decide(
         self,
@@ -218,73 +173,121 @@ class Router:
         decision = self.policy.decide(task, point, served, options, rule)
         return msgspec.structs.replace(decision, artifact=served.name, conversation=key)
 
-    def plan(self, body: Body, api: Api, context: Context | None = None, *, counts_only: bool = False) -> Plan:
-        """The decision for a body, and the body to send: model filled in and cache breakpoints set for "auto".
+    def plan(
+        self,
+        body: Body,
+        api: Api,
+        context: Context | None = None,
+        *,
+        reach: Reach = Reach.ANY,
+        counts_only: bool = False,
+    ) -> Plan:
+        """The decision for a body, and the body as it is sent for it: in the model's format, with cache breakpoints.
 
-        `context` holds the request's headers (lower case) and the name of the caller's key. `counts_only`: the body's
-        tokens will be counted and nothing answered, so the conversation is not moved and nothing is learned.
+        `context` holds the request's headers (lower case) and the name of the caller's key. `reach` is how far the
+        caller can send. `counts_only`: the body's tokens will be counted and nothing answered, so the conversation is
+        not moved, nothing is cached or learned, and the body stays in the caller's format.
 
-        A body that names a model is left exactly as it is, but for its `router` field (`CallOptions`). Raises
-        RequestError if the body cannot be read.
+        Raises RequestError if the body cannot be read, or where a named model's format cannot say it.
         """
-        planned_at = self.clock()
+        at_s, context = self.clock(), context or Context()
         name = body.get("model")
         if not isinstance(name, str):
             raise RequestError(f"`model` is {name!r}, expected a string such as {AUTO!r}")
+        asked = Asked(Translations(unasked(body), api), at_s, reach, context.headers.get("anthropic-version"))
         if name != AUTO and not name.startswith(f"{AUTO}:"):
             decision = Decision(self.fleet.tier_of(name), name, {}, Reason.EXPLICIT_MODEL, self.operating_point)
-            model = self.catalog.find(name)
-            return Plan(decision, unasked(body), api, breakpoints.plan(body, api, model), planned_at)
-        policy, context, options = self.policy, context or Context(), CallOptions.of(body)
-        prefix = breakpoints.read_prefix(body, api)
+            return plans.named(decision, self.catalog.find(name), asked, counts_only=counts_only)
+        policy, options = self.policy, CallOptions.of(body)
+        prefix = read_prefix(body, api)
         task = read_task(body, context.headers, prefix)
         named = options.conversation_id or (f"{task.session}/{prefix.head_key}" if task.session else "")
-        hold = None if counts_only else self.affinity.recall(named, prefix)
         point = name.partition(":")[2] or options.operating_point or self.operating_point
-        able, notes = able_tiers(self.fleet, task, body, api)
-        rule = self.rules.match(task, context, planned_at)
-        allowed = bounded(able, options, rule)
+        takers = able_tiers(self.fleet, task, asked.said)
+        rule = self.rules.match(task, context, at_s)
+        allowed = bounded(takers[0], options, rule)
         key = conversation_key(named, prefix)
         served = policy.served(key, point)
-        decision = policy.held(task, hold, allowed, point) or policy.decide(
-            task, point, served, options, rule, (able, notes)
-        )
-        decision = msgspec.structs.replace(decision, artifact=served.name, conversation=key)
-        if hold is not None and task.in_trouble and decision.reason is not Reason.RULE:
-            decision = policy.out_of_trouble(decision, hold, allowed)
-        if policy.breaker.rests(decision.model):
-            decision = policy.above(decision, allowed, f"{decision.model} rests after failing") or decision
+
+        def decide() -> Decision:
+            return policy.decide(task, point, served, options, rule, takers)
+
         route = None
-        if not counts_only and decision.tier is not None:
-            tiers = policy.open_to(decision, hold, allowed, body)
-            new_turn = task.turn is not TurnState.TOOL_LOOP
+        if counts_only:
+            decision = policy.awake(decide(), allowed)
+        else:
+            stays = accepts.stays_on_model(body)
             label = options.traffic_class or ""
-            tier, route = self.affinity.route(
-                prefix, hold, decision.tier, tiers, planned_at, name=named, label=label, new_turn=new_turn
+            decision, route = self.place(
+                task, prefix, allowed, decide, at_s, name=named, label=label, point=point, stays=stays
             )
-            if hold is not None and decision.reason is Reason.HELD:
-                route = msgspec.structs.replace(route, required=hold.required)
-            decision = policy.moved(
-                decision, tier, Reason.WARM, f"{decision.tier} would do, {tier} holds the prefix warm"
-            )
+        decision = msgspec.structs.replace(decision, artifact=served.name, conversation=key)
         if options.dry_run and decision.tier is not None and allowed:
             note = f"dry run: would have gone to {decision.model} ({decision.reason})"
             decision = policy.moved(decision, list(self.fleet.models)[-1], Reason.DRY_RUN, note)
-        return self._planned(decision, body, api, planned_at, route, prefix, context)
+        if counts_only:
+            return plans.counted(decision, self.catalog.find(decision.model), asked)
+        return self._routed(decision, asked, prefix, route)
+
+    def place(
+        self,
+        task: Task,
+        prefix: Prefix,
+        allowed: Sequence[Tier],
+        decide: Callable[[], Decision],
+        at_s: float,
+        *,
+        name: str,
+        label: str,
+        point: str,
+        stays: bool = False,
+    ) -> tuple[Decision, Route | None]:
+        """Where a request goes that `decide` says what it needs of: held in its turn, out of trouble, past what rests,
+        or where its prefix is warm; and how it is cached there.
+
+        `allowed` are the tiers that it may go to, cheap to strong; `name` is its conversation's, "" for one known by
+        its prefix; `label` its class of traffic; `stays` says that it cannot leave the model that it is on.
+        """
+        policy, placement = self.policy, self.accounts.placement
+        hold = placement.recall(name, prefix)
+        decision = policy.held(task, hold, allowed, point) or decide()
+        if hold is not None and task.in_trouble and decision.reason is not Reason.RULE:
+            decision = policy.out_of_trouble(decision, hold, allowed)
+        decision = policy.awake(decision, allowed)
+        if decision.tier is None:
+            return decision, None
+        tiers = policy.open_to(decision, hold, allowed, stays=stays)
+        new_turn = task.turn is not TurnState.TOOL_LOOP
+        tier, route = placement.route(
+            prefix, hold, decision.tier, tiers, at_s, name=name, label=label, new_turn=new_turn
+        )
+        if hold is not None and decision.reason is Reason.HELD:
+            route = msgspec.structs.replace(route, required=hold.required)
+        why = f"{decision.tier} would do, {tier} holds the prefix warm"
+        return policy.moved(decision, tier, Reason.WARM, why), route
 
     def move_up(
-        self, plan: Plan, body: Body, why: str, context: Context | None = None, *, elsewhere: bool = False
+        self,
+        plan: Plan,
+        body: Body,
+        why: str,
+        context: Context | None = None,
+        *,
+        reach: Reach = Reach.ANY,
+        elsewhere: bool = False,
     ) -> Plan | None:
         """The plan for the next stronger tier after a call of `plan` failed; None when there is none.
 
-        The bounds of the call, and the ceiling of the rule that matches it, hold. `elsewhere`: only a model at another
-        address than the failed one's will do.
+        `body`, `context` and `reach` are those that `plan` was made with. The bounds of the call, and the ceiling of
+        the rule that matches it, hold. `elsewhere`: only a model at another address than the failed one's will do.
         """
         context = context or Context()
         if plan.decision.reason is Reason.EXPLICIT_MODEL:
             return None
+        version = context.headers.get("anthropic-version")
+        asked = Asked(Translations(unasked(body), plan.asked), plan.planned_at, reach, version)
         task = read_task(body, context.headers)
-        able, _ = able_tiers(self.fleet, task, body, plan.api)
+        able, _ = able_tiers(self.fleet, task, asked.said)
         allowed = bounded(able, CallOptions.of(body), self.rules.match(task, context, plan.planned_at))
         if elsewhere:
             failed = self.catalog.find(plan.decision.model)
@@ -292,39 +295,14 @@ class Router:
         decision = self.policy.above(plan.decision, allowed, why)
         if decision is None or decision.tier is None:
             return None
-        route = plan.route and self.affinity.on(plan.route, decision.tier, plan.planned_at)
-        return self._planned(decision, body, plan.api, plan.planned_at, route, None, context)
+        route = plan.route and self.accounts.placement.on(plan.route, decision.tier, plan.planned_at)
+        prefix = route.prefix if route else read_prefix(body, plan.asked)
+        return self._routed(decision, asked, prefix, route)
 
-    def _planned(
-        self,
-        decision: Decision,
-        body: Body,
-        api: Api,
-        planned_at: float,
-        route: Route | None,
-        prefix: Prefix | None,
-        context: Context,
-    ) -> Plan:
+    def _routed(self, decision: Decision, asked: Asked, prefix: Prefix, route: Route | None) -> Plan:
         model = self.catalog.find(decision.model)
-        fitted, changes = accepts.adapt(unasked(body), api, model, context.headers.get("anthropic-version"))
-        prefix = prefix or (route.prefix if route else breakpoints.read_prefix(body, api))
-        if model is None or route is None:
-            cache = breakpoints.plan(fitted, api, model, prefix=prefix)
-        else:
-            cache = breakpoints.plan(
-                fitted,
-                api,
-                model,
-                head=route.head,
-                tail=route.tail,
-                prefix=prefix,
-                tokens_per_unit=self.affinity.tokens_per_unit(model, prefix),
-                n_known=route.n_known,
-            )
-        sent = {**breakpoints.apply(fitted, cache, api), "model": decision.model}
-        if changes:
-            decision = msgspec.structs.replace(decision, notes=(*decision.notes, *changes))
-        return Plan(decision, sent, api, cache, planned_at, route)
+        rate = 0.0 if model is None else self.accounts.placement.tokens_per_unit(model, prefix)
+        return plans.routed(decision, model, asked, prefix, route, rate)
 
     def record(self, plan: Plan, usage: Usage, notes: tuple[str, ...] = (), *, reply_chars: int = 0) -> Record:
         """Account for a reply: its cost and the baseline's at the day's prices, written to the store, if any.
@@ -343,7 +321,7 @@ class Router:
         >>> [signal.alert for signal in Router.load().signals()]
         []
         """
-        return self.affinity.signals()
+        return self.accounts.placement.signals()
 
     def feedback(self, about: Record | str, *, good: bool) -> Verdict:
         """Take in what a user said of a reply (its record), or of a conversation (its `conversation_id`).
@@ -360,11 +338,12 @@ class Router:
         if not key:
             raise RequestError(f"feedback on {about!r}: no artifact decided; expected a routed call's record or its id")
         if self._heard is None:
-            self._heard = self.store or Ledger()
+            self._heard = self.accounts.store or Ledger()
         self._heard.keep_feedback(name, key, good=good)
-        if self.canary is None:
+        beside = self.policy.canary
+        if beside is None:
             return Verdict.HOLD
-        return self.canary.review(self._heard.feedback(self.canary.pointer.since))
+        return beside.review(self._heard.feedback(beside.pointer.since))
 
 
 def _address(model: Model | None) -> tuple[str, str | None] | None:

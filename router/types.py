@@ -24,6 +24,18 @@ class Tier(StrEnum):
     MODERATE = "moderate"
     COMPLEX = "complex"
 
+    @property
+    def rank(self) -> int:
+        """0 for the cheapest."""
+        return _RANKS[self]
+
+    def at_least(self, other: Tier) -> bool:
+        """Whether this tier is `other` or a stronger one."""
+        return _RANKS[self] >= _RANKS[other]
+
+
+_RANKS = {tier: rank for rank, tier in enumerate(Tier)}
+
 
 class Api(StrEnum):
     """The wire format of a request; the value is the path that it is posted to."""
@@ -216,15 +228,33 @@ class Route(msgspec.Struct, frozen=True):
     classes: tuple[str, ...] = ()
 
 
+class Reach(StrEnum):
+    """What a dispatcher can send, and so how far a plan may go from the caller's format."""
+
+    ANY = "any"
+    """Every model in its own format; a named model that speaks the caller's gets the body as it came."""
+    SDK = "sdk"
+    """One client of one SDK asks for all: only Chat Completions may become Responses, a named model's body nothing."""
+    NEUTRAL = "neutral"
+    """As ANY, and the caller does not know who is asked: a named model's body is adapted to it as well."""
+
+
 class Plan(msgspec.Struct, frozen=True):
-    """A decision and the body to send for it. `planned_at` is in seconds of the router's clock."""
+    """A decision, and the body as it is sent for it. `planned_at` is in seconds of the router's clock.
+
+    `api` is the format of `body`, `asked` the caller's, in which they get the answer. `is_untouched`: `body` is the
+    caller's, but for its `router` field. `hides_usage`: the stream says what it cost, and the caller did not ask it to.
+    """
 
     decision: Decision
     body: dict[str, Any]
     api: Api
+    asked: Api
     cache: CachePlan
     planned_at: float
     route: Route | None = None
+    is_untouched: bool = False
+    hides_usage: bool = False
 
 
 class Usage(msgspec.Struct, frozen=True):

@@ -55,4 +55,4 @@ def test_the_last_three_cells_alone_serve_labels_of_ones_own(tmp_path: Path, mon
     execute(cells, tmp_path, monkeypatch)
     decision = Router.load(operating_point="mine").decide("hi")
     assert decision.operating_point == "mine"
-    assert Router.load().manifest.operating_points["mine"].n_rows == 600
+    assert Router.load().policy.champion.manifest.operating_points["mine"].n_rows == 600

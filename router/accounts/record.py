@@ -17,12 +17,12 @@ ESTIMATED = "usage estimated: the reply reported none"
 
 
 class Accounts:
-    """The accounts of one fleet. Thread-safe. `affinity` learns from each reply, `store` keeps the records, if any."""
+    """The accounts of one fleet. Thread-safe. `placement` learns from each reply, `store` keeps the records, if any."""
 
-    def __init__(self, catalog: Catalog, fleet: Fleet, affinity: Placement, store: Ledger | None) -> None:
+    def __init__(self, catalog: Catalog, fleet: Fleet, placement: Placement, store: Ledger | None) -> None:
         self.catalog = catalog
         self.fleet = fleet
-        self.affinity = affinity
+        self.placement = placement
         self.store = store
         self.baseline = Baseline(fleet.top)
 
@@ -38,7 +38,7 @@ class Accounts:
         baseline_usd = None
         if decision.reason is not Reason.EXPLICIT_MODEL:
             baseline_usd = self._baseline(plan, usage)
-            self.affinity.remember(plan, usage)
+            self.placement.remember(plan, usage)
         record = Record(
             at=at,
             tier=decision.tier,
@@ -67,7 +67,7 @@ class Accounts:
         if model is None:
             return Usage(reported=False, is_batch=is_batch)
         prefix = plan.route.prefix if plan.route else breakpoints.read_prefix(plan.body, plan.api)
-        rate = self.affinity.tokens_per_unit(model, prefix)
+        rate = self.placement.tokens_per_unit(model, prefix)
         n_input, n_output = round(prefix.size * rate), max(round(reply_chars * rate), 1)
         return Usage(fresh_tokens=n_input, output_tokens=n_output, reported=False, is_batch=is_batch)
 

@@ -87,11 +87,11 @@ class _Class:
 
 
 class Placement:
-    """Places requests of one fleet. Thread-safe. `state` keeps the holds, by default in memory."""
+    """Places requests of one fleet. Thread-safe. `memory` keeps the holds, by default in memory."""
 
-    def __init__(self, fleet: Fleet, state: Memory | None = None) -> None:
+    def __init__(self, fleet: Fleet, memory: Memory | None = None) -> None:
         self.fleet = fleet
-        self.state = state or InProcessMemory()
+        self.memory = memory or InProcessMemory()
         self._tiers, self._models = list(fleet.models), list(fleet.models.values())
         self._lock = threading.Lock()
         self._classes: OrderedDict[str, _Class] = OrderedDict()
@@ -124,12 +124,12 @@ class Placement:
         tier, p = plan.decision.tier, {t.value: q for t, q in plan.decision.p_suffices.items()}
         hold = Hold(route.conversation, route.required, tier, p, at_s, list(prefix.keys), warm)
         if route.conversation.startswith("c:"):
-            self.state.put([route.conversation], _encode(hold))
+            self.memory.put([route.conversation], _encode(hold))
         elif len(prefix.keys):
-            self.state.put([f"k:{prefix.keys[-1]:x}"], _encode(hold))
+            self.memory.put([f"k:{prefix.keys[-1]:x}"], _encode(hold))
         if head and prefix.head_key:
             shared = Hold(prefix.head_key, route.required, plan.decision.tier, {}, at_s, [], head)
-            self.state.put([f"p:{prefix.head_key}"], _encode(shared))
+            self.memory.put([f"p:{prefix.head_key}"], _encode(shared))
 
     def _after(
         self, route: Route, used: Model, usage: Usage, at_s: float
@@ -254,7 +254,7 @@ class Placement:
         return self._hold([f"p:{prefix.head_key}"] if prefix.head_key else [])
 
     def _hold(self, keys: list[str]) -> Hold | None:
-        found = self.state.first(keys) if keys else None
+        found = self.memory.first(keys) if keys else None
         try:
             return None if found is None else _decode(found)
         except msgspec.DecodeError:  # kept by another version

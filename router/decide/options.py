@@ -9,8 +9,6 @@ import msgspec
 from router.errors import RequestError
 from router.types import Body, Tier
 
-_TIERS = tuple(Tier)
-
 
 class CallOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one call may ask of the router: the body's `router` field, which is taken out before sending.
@@ -42,9 +40,8 @@ class CallOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def allow(self, tier: Tier) -> bool:
         """Whether a tier is within the bounds."""
-        low = _TIERS.index(self.min_tier) if self.min_tier else 0
-        high = _TIERS.index(self.max_tier) if self.max_tier else len(_TIERS) - 1
-        return low <= _TIERS.index(tier) <= high
+        is_high_enough = self.min_tier is None or tier.at_least(self.min_tier)
+        return is_high_enough and (self.max_tier is None or self.max_tier.at_least(tier))
 
 
 def unasked(body: Body) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from router.types import Task, Tier
 READ_CHARS = 100_000
 """How much of a text terms and patterns see: its start. At that length a pattern or a term takes 0.1 to 1 ms."""
 
-_TIERS = tuple(Tier)
 _UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
 _CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -72,12 +71,12 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Where the rule leaves none, the nearest stays: above a tier or a floor the cheapest that is stronger, else the
         strongest; below a ceiling the cheapest.
         """
-        rank = _TIERS.index
         if self.tier is not None:
-            return [t for t in allowed if rank(t) >= rank(self.tier)][:1] or list(allowed[-1:])
+            return [tier for tier in allowed if tier.at_least(self.tier)][:1] or list(allowed[-1:])
         if self.min_tier is not None:
-            return [t for t in allowed if rank(t) >= rank(self.min_tier)] or list(allowed[-1:])
-        return [t for t in allowed if rank(t) <= rank(self.max_tier or _TIERS[-1])] or list(allowed[:1])
+            return [tier for tier in allowed if tier.at_least(self.min_tier)] or list(allowed[-1:])
+        highest = self.max_tier or Tier.COMPLEX
+        return [tier for tier in allowed if highest.at_least(tier)] or list(allowed[:1])
 
 
 _Check = Callable[[Task, Context, dt.datetime], bool]

@@ -17,8 +17,7 @@ from router.decide.breaker import Breaker
 from router.decide.options import CallOptions
 from router.decide.rules import Rule
 from router.errors import RequestError
-from router.formats import accepts
-from router.types import Body, Decision, Hold, Reason, Task, Tier, TurnState
+from router.types import Decision, Hold, Reason, Task, Tier, TurnState
 
 _TIERS = tuple(Tier)
 
@@ -106,18 +105,29 @@ class Policy:
 
     def out_of_trouble(self, decision: Decision, hold: Hold, allowed: Sequence[Tier]) -> Decision:
         """At least a tier above the one that is not up to it."""
-        higher = [tier for tier in allowed if _TIERS.index(tier) > _TIERS.index(hold.tier)]
-        if not higher or decision.tier is None or _TIERS.index(decision.tier) >= _TIERS.index(higher[0]):
+        higher = [tier for tier in allowed if tier.rank > hold.tier.rank]
+        if not higher or decision.tier is None or decision.tier.at_least(higher[0]):
             return decision
         return self.moved(decision, higher[0], Reason.TROUBLE, f"{hold.tier} seems not to be up to it")
 
-    def open_to(self, decision: Decision, hold: Hold | None, allowed: Sequence[Tier], body: Body) -> list[Tier]:
-        """The tiers that the economy may choose from: never below the decided one, that one where it is held."""
+    def awake(self, decision: Decision, allowed: Sequence[Tier]) -> Decision:
+        """The decision, or a stronger tier where its model rests after failing."""
+        if not self.breaker.rests(decision.model):
+            return decision
+        return self.above(decision, allowed, f"{decision.model} rests after failing") or decision
+
+    def open_to(
+        self, decision: Decision, hold: Hold | None, allowed: Sequence[Tier], *, stays: bool = False
+    ) -> list[Tier]:
+        """The tiers that placement may choose from: never below the decided one, that one where it is held.
+
+        `stays`: the conversation cannot leave the model that it is on.
+        """
         required = decision.tier or list(self.fleet.models)[-1]
         if decision.reason in (Reason.HELD, Reason.RULE, Reason.PROVIDER_FAULT):
             return [required]
-        enough = [tier for tier in allowed if _TIERS.index(tier) >= _TIERS.index(required)]
-        if hold is not None and hold.tier in enough and accepts.stays_on_model(body):
+        enough = [tier for tier in allowed if tier.at_least(required)]
+        if stays and hold is not None and hold.tier in enough:
             return [hold.tier]
         awake = [tier for tier in enough if not self.breaker.rests(self.fleet.models[tier].id)]
         return awake if required in awake else [required]
@@ -126,7 +136,7 @@ class Policy:
         """The next stronger of the allowed tiers that does not rest; if all rest, the strongest."""
         if decision.tier is None:
             return None
-        higher = [tier for tier in allowed if _TIERS.index(tier) > _TIERS.index(decision.tier)]
+        higher = [tier for tier in allowed if tier.rank > decision.tier.rank]
         if not higher:
             return None
         awake = [tier for tier in higher if not self.breaker.rests(self.fleet.models[tier].id)]

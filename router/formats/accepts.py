@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from router.catalog import EFFORTS, Dialect, Model
+from router.catalog import EFFORTS, PROVIDERS, Dialect, Model
 from router.errors import RequestError
-from router.formats import chat_on_responses, messages_chat, responses_on_chat
-from router.types import Api, Body, Task
+from router.formats.translations import Translations
+from router.types import Api, Body, Reach, Task
 
 NO_SAMPLING_SINCE = "2026-10-21"
 """The anthropic-version from which temperature, top_p and top_k are refused for every model, even at their default."""
@@ -40,11 +40,10 @@ def adapt(
     """A copy of `body` that `model` accepts, and what was changed; unchanged for an unknown model.
 
     `version` is the request's anthropic-version header. Adapting twice changes nothing more. Lists and objects that
-    need no change are the caller's own; none is modified. A body that the model is asked in another format is left
-    alone: `router.interpreter` comes first.
+    need no change are the caller's own; none is modified. `api` is the format that the model is asked in.
     """
     sent, notes = dict(body), list[str]()
-    if model is None or spoken(body, api, model) is not api:
+    if model is None:
         return sent, ()
     _max_tokens(sent, api, model, notes)
     _effort(sent, api, model, notes)
@@ -58,12 +57,11 @@ def adapt(
     return sent, tuple(notes)
 
 
-def obstacle(body: Body, api: Api, model: Model, task: Task, tried: dict[Api, str | None] | None = None) -> str | None:
-    """Why `model` cannot do what `body` asks, in words for a note; None when it can (after `adapt`).
+def obstacle(model: Model, task: Task, said: Translations | None = None) -> str | None:
+    """Why `model` cannot do what is asked, in words for a note; None when it can (after `adapt`).
 
-    `task` is what was read of the body. A forced tool is an obstacle, although `adapt` has a
-    way round it, because a caller who forces one counts on getting it. `tried` keeps what came of translating the body
-    for the models before, for each format.
+    `task` is what was read of the body, `said` the body, where there is one. A forced tool is an obstacle, although
+    `adapt` has a way round it, because a caller who forces one counts on getting it.
     """
     n_tokens = model.estimate_tokens(task.n_chars)
     if n_tokens > model.context_tokens:
@@ -72,13 +70,16 @@ def obstacle(body: Body, api: Api, model: Model, task: Task, tried: dict[Api, st
         return f"images, {model.id} reads none"
     if task.has_tools and not model.tools:
         return f"tools, {model.id} calls none"
-    asked = spoken(body, api, model)
-    if asked is api:
-        return _messages_obstacle(body, model) if api is Api.MESSAGES else None
-    tried = {} if tried is None else tried
-    if asked not in tried:
-        tried[asked] = _untranslatable(body, api, asked)
-    return tried[asked]
+    if said is None:
+        return None
+    api = spoken(said.body, said.asked, model)
+    if api is said.asked:
+        return _messages_obstacle(said.body, model) if api is Api.MESSAGES else None
+    try:
+        said.to(api)
+    except RequestError as exc:
+        return str(exc)
+    return None
 
 
 def stays_on_model(body: Body) -> bool:
@@ -92,22 +93,28 @@ def stays_on_model(body: Body) -> bool:
 
 
 def speaks(api: Api, model: Model) -> bool:
-    """Whether requests to a model are written in this format. Gemini has no Responses API."""
-    if api is Api.RESPONSES and model.provider == "gemini":
-        return False
-    return (api is Api.MESSAGES) == (model.provider == "anthropic")
+    """Whether requests to a model may be written in this format."""
+    return api in PROVIDERS[model.provider].formats
 
 
 def spoken(body: Body, api: Api, model: Model) -> Api:
     """The format in which `model` is asked what `body`, in the format `api`, asks.
 
-    Its provider's; and Responses, not Chat Completions, for tools where the model calls them only there.
+    The caller's where its provider takes that, else the provider's first; and Responses, not Chat Completions, for
+    tools where the model calls them only there.
     """
-    if model.provider == "anthropic":
-        return Api.MESSAGES
-    if api is Api.RESPONSES and model.provider != "gemini":
+    formats = PROVIDERS[model.provider].formats
+    found = api if api in formats else formats[0]
+    if found is Api.CHAT and body.get("tools") and _calls_tools_on_responses(body, api, model):
         return Api.RESPONSES
-    return Api.RESPONSES if body.get("tools") and _calls_tools_on_responses(body, api, model) else Api.CHAT
+    return found
+
+
+def sent_as(body: Body, api: Api, model: Model, reach: Reach) -> Api:
+    """As `spoken`, as far as the dispatcher reaches."""
+    if reach is Reach.SDK and not (api is Api.CHAT and model.provider == "openai"):
+        return api
+    return spoken(body, api, model)
 
 
 def _calls_tools_on_responses(body: Body, api: Api, model: Model) -> bool:
@@ -115,36 +122,6 @@ def _calls_tools_on_responses(body: Body, api: Api, model: Model) -> bool:
     if model.dialect.chat_tools != "effort_none":
         return model.dialect.chat_tools == "responses"
     return (_asked_effort(body, api) or model.dialect.default_effort) != "none"
-
-
-def translate(body: Body, api: Api, asked: Api) -> tuple[Body, tuple[str, ...]]:
-    """A body of the format `api` in the format `asked`, over Chat Completions, which all can be said in; and notes.
-
-    Raises RequestError for what cannot be read, or cannot be said in that format.
-    """
-    chat, notes, lost = body, tuple[str, ...](), tuple[str, ...]()
-    try:
-        if api is Api.MESSAGES:
-            chat, notes = messages_chat.to_chat(body)
-        elif api is Api.RESPONSES:
-            chat, notes = responses_on_chat.to_chat(body)
-        if asked is Api.MESSAGES:
-            chat, lost = messages_chat.to_messages(chat)
-        elif asked is Api.RESPONSES:
-            chat, lost = chat_on_responses.to_responses(chat)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
-        raise RequestError(
-            f"the body cannot be read as {api}, to say it as {asked}: {type(exc).__name__}: {exc}"
-        ) from exc
-    return chat, notes + lost
-
-
-def _untranslatable(body: Body, api: Api, asked: Api) -> str | None:
-    try:
-        translate(body, api, asked)
-    except RequestError as exc:
-        return str(exc)
-    return None
 
 
 def _max_tokens(sent: dict[str, Any], api: Api, model: Model, notes: list[str]) -> None:

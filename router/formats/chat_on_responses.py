@@ -34,10 +34,8 @@ def to_responses(chat: Body) -> tuple[dict[str, Any], tuple[str, ...]]:
     """
     _check(chat)
     sent: dict[str, Any] = {name: chat[name] for name in _SAME if chat.get(name) is not None}
-    messages = [plain(message) for message in chat.get("messages") or ()]
-    if messages and messages[0].get("role") == "system" and isinstance(messages[0].get("content"), str):
-        sent["instructions"], messages = messages[0]["content"], messages[1:]
-    sent["input"] = [item for message in messages for item in _items(message)]
+    # The system prompt stays among the messages: `instructions` can carry no cache breakpoint.
+    sent["input"] = [item for message in chat.get("messages") or () for item in _items(plain(message))]
     sent["store"] = bool(chat.get("store"))
     most = chat.get("max_completion_tokens") or chat.get("max_tokens")
     if most is not None:

@@ -1,7 +1,7 @@
-"""A request in one provider's format to a model that speaks another's, and its answer back; pure.
+"""A model's answer in the format that the caller asked in: replies, errors, streams; pure.
 
-Between Messages, Chat Completions and Responses: bodies, replies, errors, streams. Messages are in the middle: an
-answer becomes one, and what the caller asked for is made of it.
+Between Messages, Chat Completions and Responses. Messages are in the middle: an answer becomes one, and what the caller
+asked for is made of it.
 """
 
 from __future__ import annotations
@@ -10,40 +10,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
-from router.cache import breakpoints
-from router.catalog import Model
-from router.formats import accepts, chat_on_responses, messages_chat_replies, responses_on_chat
-from router.types import Api, Body, Ttl
-
-
-class Interpretation(msgspec.Struct, frozen=True):
-    """A body as the model is sent it, the format that it is in, and what was left out or changed."""
-
-    api: Api
-    body: dict[str, Any]
-    notes: tuple[str, ...]
-
-
-def interpret(
-    body: Body, asked: Api, model: Model, *, head: Ttl = Ttl.SHORT, tail: Ttl = Ttl.NONE, version: str | None = None
-) -> Interpretation:
-    """A body for `model`, adapted to it: as it is where the model speaks its format, else translated.
-
-    A translated body is planned for caching anew: `head` and `tail` say for how long, as in `caching.plan`. `version`
-    is the anthropic-version that is sent. Raises RequestError for what the model's format cannot say.
-    """
-    api, notes = accepts.spoken(body, asked, model), tuple[str, ...]()
-    if api is not asked:
-        body, notes = accepts.translate(body, asked, api)
-        if (asked, api) == (Api.CHAT, Api.RESPONSES):
-            notes = (f"asked on Responses: {model.id} calls tools with reasoning only there", *notes)
-        elif api is Api.CHAT and body.get("stream"):
-            body = {**body, "stream_options": {"include_usage": True}}
-        body = breakpoints.apply(body, breakpoints.plan(body, api, model, head=head, tail=tail), api)
-    adapted, changes = accepts.adapt(body, api, model, version)
-    return Interpretation(api, adapted, notes + changes)
+from router.formats import chat_on_responses, messages_chat_replies, responses_on_chat
+from router.types import Api
 
 
 def reply(answer: Mapping[str, Any], spoken: Api, asked: Api) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class Meter:
 
 
 def _normalised(usage: Any, api: Api) -> Usage:
-    if usage is None:
+    if usage is None or isinstance(usage, str | int | float | list):
         return UNREPORTED
     try:
         return _anthropic(usage) if api is Api.MESSAGES else _openai(usage, api)

@@ -16,7 +16,7 @@ from router.gateway import doctor as doctors
 from router.gateway import server
 from router.gateway.keys import Key, KeyFile
 from router.gateway.serving import Serving
-from router.gateway.store import state_dir
+from router.gateway.stores import state_dir
 from router.settings import Settings
 
 _config = click.option("--config", "-c", type=click.Path(dir_okay=False), help="Settings file; default: tierwise.toml.")
@@ -157,7 +157,7 @@ def _check_limits(settings: Settings, limits: dict[str, Any]) -> None:
     router = Serving.load(msgspec.structs.replace(settings, gateway=settings_module.GatewaySettings())).router
     if limits["fleet"] is not None:
         router.catalog.fleet(limits["fleet"])
-    points = router.manifest.operating_points
+    points = router.policy.champion.manifest.operating_points
     if limits["operating_point"] is not None and limits["operating_point"] not in points:
         raise SettingsError(f"unknown operating point {limits['operating_point']!r}; known: {', '.join(points)}")
 

@@ -18,7 +18,8 @@ from router import settings as settings_module
 from router.errors import TierwiseError
 from router.gateway.keys import KeyFile
 from router.gateway.serving import Serving, Upstream
-from router.gateway.store import StoreAway, open_store, state_dir
+from router.gateway.store import StoreAway
+from router.gateway.stores import open_store, state_dir
 from router.settings import Settings
 
 _TIMEOUT_S = 5.0
@@ -43,7 +44,7 @@ def examine(config: str | None = None) -> Iterator[DoctorFinding]:
     except TierwiseError as exc:
         yield DoctorFinding("settings", "fail", str(exc), "mend what is named")
         return
-    yield DoctorFinding("artifact", "ok", f"{serving.router.artifact_name}, files as its manifest says")
+    yield DoctorFinding("artifact", "ok", f"{serving.router.policy.champion.name}, files as its manifest says")
     yield from _keys(serving)
     yield from _upstreams(serving)
     yield _folder(serving)

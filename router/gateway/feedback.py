@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -13,11 +13,9 @@ from starlette.requests import ClientDisconnect, Request
 from router.classifier.pointer import Verdict
 from router.engine import conversation_key
 from router.gateway import wire
+from router.gateway.gateway import Gateway
 from router.gateway.store import Served, Store, StoreAway
 from router.gateway.wire import Refusal
-
-if TYPE_CHECKING:
-    from router.gateway.app import Gateway
 
 ResultT = TypeVar("ResultT")
 
@@ -56,7 +54,7 @@ class Verdicts:
 
     def refresh(self, store: Store) -> None:
         """Judge the canary by what all replicas have heard."""
-        canary = self._gateway.serving.router.canary
+        canary = self._gateway.serving.router.policy.canary
         if canary is not None and canary.pointer.canary is not None:
             canary.review(store.feedback(canary.pointer.since))
 
@@ -66,7 +64,7 @@ class Verdicts:
 
     def _keep(self, served: Served, good: bool) -> Verdict:
         self._store.keep_feedback(served.artifact, served.conversation, good=good)
-        canary = self._gateway.serving.router.canary
+        canary = self._gateway.serving.router.policy.canary
         return Verdict.HOLD if canary is None else canary.review(self._store.feedback(canary.pointer.since))
 
     async def _use(self, work: Callable[[], ResultT]) -> ResultT:

@@ -15,7 +15,8 @@ from types import FrameType
 import uvicorn
 
 from router.errors import SettingsError
-from router.gateway.app import Application, Gateway
+from router.gateway.app import Application
+from router.gateway.gateway import Gateway
 from router.gateway.serving import Serving
 
 _logger = logging.getLogger("tierwise")

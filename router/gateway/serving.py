@@ -16,7 +16,7 @@ import msgspec
 from yarl import URL
 
 from router.cache.placement import Signal
-from router.catalog import DEFAULT_FLEETS, SDK
+from router.catalog import DEFAULT_FLEET, PROVIDERS
 from router.engine import AUTO, Router
 from router.errors import CatalogError, SettingsError, TierwiseError
 from router.gateway.keys import Key
@@ -24,11 +24,7 @@ from router.gateway.wire import Refusal
 from router.settings import GatewaySettings, Settings, UpstreamSettings
 from router.types import Api, Body, Plan, Tier
 
-_DEFAULTS = {
-    "anthropic": UpstreamSettings("https://api.anthropic.com", "ANTHROPIC_API_KEY"),
-    "openai": UpstreamSettings("https://api.openai.com/v1", "OPENAI_API_KEY"),
-    "gemini": UpstreamSettings("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
-}
+_WITH_ADDRESS = [name for name, provider in PROVIDERS.items() if provider.url is not None]
 _TIERS = frozenset(tier.value for tier in Tier)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -70,7 +66,7 @@ class Serving:
         self._environ = environ
         self.gateway: GatewaySettings = settings.gateway
         self.router = router
-        self.upstreams = {name: _upstream(name, self.gateway, environ) for name in _DEFAULTS}
+        self.upstreams = {name: _upstream(name, self.gateway, environ) for name in _WITH_ADDRESS}
         self._routers = {router.fleet.name: router}
 
     @classmethod
@@ -109,7 +105,7 @@ class Serving:
             return self._fleet(key.fleet)
         if not self.router.fleet_is_default:
             return self.router
-        return self._fleet(DEFAULT_FLEETS["anthropic" if api is Api.MESSAGES else "openai"])
+        return self._fleet(PROVIDERS[_provider_of(api)].fleet or DEFAULT_FLEET)
 
     def asked(self, body: dict[str, Any], key: Key | None) -> Body:
         """The body with the model name as the engine knows it; the same object when nothing is to be changed."""
@@ -132,9 +128,9 @@ class Serving:
     def upstream_of(self, plan: Plan) -> Upstream:
         """Where a planned request goes: to its model's provider; for an unknown model to the API's usual one."""
         model = self.router.catalog.find(plan.decision.model)
-        default = "anthropic" if plan.api is Api.MESSAGES else "openai"
+        default = _provider_of(plan.asked)
         provider = default if model is None else model.provider
-        if SDK[provider] != SDK[default] and self.gateway.access == "pass-through":
+        if PROVIDERS[provider].sdk != PROVIDERS[default].sdk and self.gateway.access == "pass-through":
             message = f"{plan.decision.model} is {provider}'s, and the key that is passed through is {default}'s"
             raise Refusal(400, "invalid_request_error", message)
         if model is not None and model.base_url is not None:
@@ -145,7 +141,7 @@ class Serving:
     def model_names(self) -> Iterator[tuple[str, str]]:
         """What GET /v1/models lists: (id, owner)."""
         yield AUTO, "tierwise"
-        for point in self.router.manifest.operating_points:
+        for point in self.router.policy.champion.manifest.operating_points:
             yield f"{AUTO}:{point}", "tierwise"
         for tier in Tier:
             yield tier.value, "tierwise"
@@ -180,7 +176,7 @@ def _unguarded(gateway: GatewaySettings) -> str | None:
 
 def _unreachable(gateway: GatewaySettings, environ: Mapping[str, str]) -> Iterator[str]:
     """What is wrong with each provider's address and key."""
-    for name in _DEFAULTS:
+    for name in _WITH_ADDRESS:
         try:
             _upstream(name, gateway, environ)
         except SettingsError as exc:
@@ -189,7 +185,7 @@ def _unreachable(gateway: GatewaySettings, environ: Mapping[str, str]) -> Iterat
 
 def _unusable(models: Mapping[str, str], router: Router) -> Iterator[str]:
     """Mappings that no request could use."""
-    points = router.manifest.operating_points
+    points = router.policy.champion.manifest.operating_points
     for pattern, target in models.items():
         point = target.partition(":")[2] if target.startswith(f"{AUTO}:") else None
         if point is not None and point not in points:
@@ -199,7 +195,7 @@ def _unusable(models: Mapping[str, str], router: Router) -> Iterator[str]:
 
 
 def _upstream(name: str, gateway: GatewaySettings, environ: Mapping[str, str]) -> Upstream:
-    given, default = gateway.upstreams.get(name, UpstreamSettings()), _DEFAULTS[name]  # type: ignore[call-overload]
+    given, default = gateway.upstreams.get(name, UpstreamSettings()), PROVIDERS[name]  # type: ignore[call-overload]
     variable = given.key_env or default.key_env or ""
     key, source = environ.get(variable), variable
     if given.key_file is not None:
@@ -212,6 +208,11 @@ def _upstream(name: str, gateway: GatewaySettings, environ: Mapping[str, str]) -
     if not url.startswith(("http://", "https://")):
         raise SettingsError(f"gateway.upstreams.{name}.url is {url!r}, expected http://... or https://...")
     return Upstream(name, url, (key or "").strip() or None, source)
+
+
+def _provider_of(api: Api) -> str:
+    """Whose format it is: where a model that the catalog does not know goes."""
+    return "anthropic" if api is Api.MESSAGES else "openai"
 
 
 @lru_cache(maxsize=256)

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+
 from router.decide.rules import Context
 from router.engine import Router
 from router.send import faults
-from router.types import Body, Plan
+from router.types import Body, Plan, Reach, Record, Usage
+
+_logger = logging.getLogger("tierwise")
 
 
 class Attempts:
     """`plan` is what to send now; `notes` say what failed so far."""
 
     def __init__(
-        self,
-        router: Router,
-        plan: Plan,
-        body: Body,
-        retries: int,
-        context: Context | None = None,
-        *,
-        has_one_address: bool = False,
+        self, router: Router, body: Body, plan: Plan, retries: int, context: Context | None, reach: Reach
     ) -> None:
-        """`context` is the one that `plan` was made with. `has_one_address`: one server stands for every model."""
+        """`plan` was made of `body`, `context` and `reach`; `retries` are those on one model."""
         self.plan = plan
         self.notes: list[str] = []
         self._router = router
         self._body = body
         self._retries = retries
         self._context = context
-        self._has_one_address = has_one_address
+        self._reach = reach
         self._attempt = 0
         self._waited_s = 0.0
 
@@ -38,17 +35,19 @@ class Attempts:
         if fault is None:
             return None
         model = self.plan.decision.model
-        self._router.breaker.failed(model)
+        self._router.policy.breaker.failed(model)
         self.notes.append(f"{model}: {fault.what}")
         wait_s = faults.pause(fault, self._attempt)
         if self._attempt < self._retries and self._waited_s + wait_s <= faults.BUDGET_S:
             self._attempt += 1
             self._waited_s += wait_s
             return wait_s
-        if not fault.moves_up or (fault.is_of_address and self._has_one_address):
+        if not fault.moves_up or (fault.is_of_address and self._reach is Reach.SDK):
             return None
         why = f"{model} failed {self._attempt + 1} times: {fault.what}"
-        higher = self._router.move_up(self.plan, self._body, why, self._context, elsewhere=fault.is_of_address)
+        higher = self._router.move_up(
+            self.plan, self._body, why, self._context, reach=self._reach, elsewhere=fault.is_of_address
+        )
         if higher is None:
             return None
         self._attempt = 0
@@ -57,4 +56,12 @@ class Attempts:
 
     def answered(self) -> None:
         """The provider has answered: the model works."""
-        self._router.breaker.succeeded(self.plan.decision.model)
+        self._router.policy.breaker.succeeded(self.plan.decision.model)
+
+    def record(self, usage: Usage, notes: tuple[str, ...] = (), reply_chars: int = 0) -> Record | None:
+        """Account for the reply, as `Router.record`; None, and a warning in the log, where that fails."""
+        try:
+            return self._router.record(self.plan, usage, (*self.notes, *notes), reply_chars=reply_chars)
+        except Exception as exc:  # the provider has answered and will bill: the reply must reach the caller
+            _logger.warning("no record of a call to %s: %s: %s", self.plan.decision.model, type(exc).__name__, exc)
+            return None

@@ -1,14 +1,14 @@
 """complete(): one call in one neutral form over a fleet whose models may be anybody's.
 
-The neutral form is Anthropic's Messages. A switchboard stands where an SDK's client would: it is given a planned body,
-finds the chosen model's own client, translates where that speaks OpenAI's formats, and answers in Messages form. It is
-wrapped as any client is (`router.clients`), so that retries, moving up, the breaker and the record are the same code.
+The neutral form is Anthropic's Messages. The plan says it in the chosen model's format; that model's own client is
+found and asked, and its answer is told in Messages form.
 """
 
 from __future__ import annotations
 
 import inspect
 import os
+import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
@@ -16,18 +16,15 @@ from typing import Any
 
 import msgspec
 
-from router.catalog import COMPATIBLE, Model
+from router.catalog import PROVIDERS, Model
+from router.decide.rules import Context
 from router.engine import AUTO, Router
 from router.errors import ClientError
 from router.formats import interpreter
 from router.formats import usage as usages
-from router.send.wrap import instrument
-from router.types import Api, Record, Ttl, Usage
+from router.send.attempts import Attempts
+from router.types import Api, Plan, Reach, Record, Usage
 
-KEYS = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY", "gemini": "GEMINI_API_KEY"}
-"""Where a provider's key is looked for; a model of the user's own names its variable itself."""
-
-GEMINI_URL = "https://generativelanguage.googleapis.com/v1beta/openai/"
 _MAX_RETRIES = 2
 
 
@@ -79,11 +76,18 @@ def complete(
 
     >>> complete(Router.load(fleet="mine"), "What is the capital of Peru?").text  # doctest: +SKIP
     """
-    board = _Switchboard(router, clients or {}, max_retries, is_async=False)
-    body = _body(messages, system, tools, max_tokens, model, options)
-    board.check(model)
-    answer = instrument(board, router).post(Api.MESSAGES.value, body=body)
-    return _completion(board, answer)
+    call = _Call(router, clients or {}, max_retries, is_async=False)
+    call.begin(_body(messages, system, tools, max_tokens, model, options))
+    while True:
+        try:
+            reply = call.client().post(**call.arguments())
+            break
+        except Exception as error:
+            wait_s = call.attempts.again(error)
+            if wait_s is None:
+                raise
+            time.sleep(wait_s)
+    return call.completion(reply)
 
 
 async def complete_async(
@@ -100,66 +104,86 @@ async def complete_async(
     **options: Any,
 ) -> Completion:
     """`complete` for a running event loop: `clients` are the SDKs' async ones."""
-    board = _AsyncSwitchboard(router, clients or {}, max_retries, is_async=True)
-    body = _body(messages, system, tools, max_tokens, model, options)
-    board.check(model)
-    answer = await instrument(board, router).post(Api.MESSAGES.value, body=body)
-    return _completion(board, answer)
+    call = _Call(router, clients or {}, max_retries, is_async=True)
+    call.begin(_body(messages, system, tools, max_tokens, model, options))
+    while True:
+        try:
+            reply = await call.client().post(**call.arguments())
+            break
+        except Exception as error:
+            wait_s = call.attempts.again(error)
+            if wait_s is None:
+                raise
+            await _sleep(wait_s)
+    return call.completion(reply)
 
 
-class _Answer(msgspec.Struct, frozen=True):
-    """A reply in Messages form. `usage` and `content` are where the accounting looks for them."""
+async def _sleep(seconds: float) -> None:
+    import anyio  # both SDKs depend on it; it knows which event loop is running
 
-    message: dict[str, Any]
-    raw: Any
-    notes: tuple[str, ...]
-
-    @property
-    def usage(self) -> Any:
-        return self.message.get("usage")
-
-    @property
-    def content(self) -> Any:
-        return self.message.get("content")
+    await anyio.sleep(seconds)
 
 
-class _Board:
-    """What both switchboards share: from a planned body to a request, from a reply to an answer."""
+class _Call:
+    """One call: what is sent to whom, attempt after attempt, and what comes of the reply."""
 
-    last_record: Record | None
-    has_one_address = False
-    copy: Any = None  # an SDK client has one; nobody copies a switchboard
+    attempts: Attempts
 
     def __init__(self, router: Router, clients: Mapping[str, Any], max_retries: int, *, is_async: bool) -> None:
-        self.max_retries = max_retries
         self._router = router
         self._clients = clients
+        self._max_retries = max_retries
         self._is_async = is_async
 
-    def check(self, model_name: str) -> None:
-        """Raises ClientError when a model that may be asked cannot be reached for want of a key."""
-        named = self._router.catalog.find(model_name)
-        models = self._router.fleet.models.values() if named is None else [named]
-        missing = {env: m.id for m in models if self._given(m) is None and (env := _missing_key(m))}
+    def begin(self, body: dict[str, Any]) -> None:
+        """Plan. Raises ClientError when a model that may be asked cannot be reached for want of a key."""
+        named = self._router.catalog.find(body["model"])
+        models = list(self._router.fleet.models.values()) if named is None else [named]
+        given = {model.id: self._given(model) for model in models}
+        missing = {env: m.id for m in models if given[m.id] is None and (env := _missing_key(m))}
         if missing:
             which = ", ".join(f"{env} for {model}" for env, model in missing.items())
             raise ClientError(f"no API key: set {', '.join(missing)} in the environment, or pass clients= ({which})")
+        versions = (getattr(client, "default_headers", {}).get("anthropic-version") for client in given.values())
+        version = next(filter(None, versions), None)
+        context = Context({} if version is None else {"anthropic-version": version})
+        plan = self._router.plan(body, Api.MESSAGES, context, reach=Reach.NEUTRAL)
+        self.attempts = Attempts(self._router, body, plan, self._max_retries, context, Reach.NEUTRAL)
 
-    def _request(self, body: Mapping[str, Any]) -> tuple[Any, dict[str, Any], Api, tuple[str, ...]]:
-        """(client, arguments of its `post`, the format that is sent, notes)."""
-        model = self._router.catalog.find(body["model"])
+    def client(self) -> Any:
+        """The SDK client of the planned model: one of the caller's, or one of our own."""
+        name = self._plan.decision.model
+        model = self._router.catalog.find(name)
         if model is None:
-            raise ClientError(f"cannot tell who serves the model {body['model']!r}; add [models.{body['model']!r}]")
-        client = self._given(model) or _client(*_address(model), self._is_async)
-        version = client.default_headers.get("anthropic-version") if model.provider == "anthropic" else None
-        tail = Ttl.SHORT if body.get("cache_control") else Ttl.NONE
-        said = interpreter.interpret(body, Api.MESSAGES, model, tail=tail, version=version)
-        options = {"max_retries": 0}
-        arguments = {"path": said.api.value, "body": said.body, "cast_to": _reply_type(said.api), "options": options}
-        return client, arguments, said.api, said.notes
+            raise ClientError(f"cannot tell who serves the model {name!r}; add [models.{name!r}]")
+        return self._given(model) or _client(*_address(model), self._is_async)
 
-    def _answer(self, raw: Any, api: Api, notes: tuple[str, ...]) -> _Answer:
-        return _Answer(interpreter.reply(raw.to_dict(mode="json"), api, Api.MESSAGES), raw, notes)
+    def arguments(self) -> dict[str, Any]:
+        """Those of the client's `post`."""
+        plan = self._plan
+        options = {"max_retries": 0}
+        return {"path": plan.api.value, "body": plan.body, "cast_to": _reply_type(plan.api), "options": options}
+
+    def completion(self, reply: Any) -> Completion:
+        """The answer, accounted for. Raises TierwiseError for a reply that says it failed, which is billed as well."""
+        self.attempts.answered()
+        usage = usages.read_usage(reply, self._plan.api)
+        record = self.attempts.record(usage, reply_chars=0 if usage.reported else usages.n_chars(reply))
+        message = interpreter.reply(reply.to_dict(mode="json"), self._plan.api, Api.MESSAGES)
+        content = message["content"]
+        return Completion(
+            text="".join(block["text"] for block in content if block["type"] == "text"),
+            tool_calls=tuple(ToolCall(b["id"], b["name"], b["input"]) for b in content if b["type"] == "tool_use"),
+            usage=record.usage if record else usage,
+            cost_usd=record.cost_usd if record else None,
+            record=record,
+            message=message,
+            raw=reply,
+        )
+
+    @property
+    def _plan(self) -> Plan:
+        return self.attempts.plan
 
     def _given(self, model: Model) -> Any:
         client = self._clients.get(model.id, self._clients.get(model.provider))
@@ -171,20 +195,6 @@ class _Board:
             wanted = "an async client (complete_async)" if self._is_async else "a sync client (complete)"
             raise ClientError(f"clients= has {type(client).__qualname__} for {model.id}, expected {wanted}")
         return client
-
-
-class _Switchboard(_Board):
-    def post(self, path: str, *, body: Mapping[str, Any], **_: Any) -> Any:  # noqa: ARG002
-        """One attempt: to the model that the body names, and back."""
-        client, arguments, api, notes = self._request(body)
-        return self._answer(client.post(**arguments), api, notes)
-
-
-class _AsyncSwitchboard(_Board):
-    async def post(self, path: str, *, body: Mapping[str, Any], **_: Any) -> Any:  # noqa: ARG002
-        """One attempt: to the model that the body names, and back."""
-        client, arguments, api, notes = self._request(body)
-        return self._answer(await client.post(**arguments), api, notes)
 
 
 def _reply_type(api: Api) -> type:
@@ -209,36 +219,20 @@ def _body(messages: Any, system: Any, tools: Any, max_tokens: int, model: str, o
     return {"model": model, "max_tokens": max_tokens, "messages": asked, **given}
 
 
-def _completion(board: _Board, answer: _Answer) -> Completion:
-    content = answer.message["content"]
-    record = board.last_record
-    if record is not None and answer.notes:
-        record = msgspec.structs.replace(record, notes=(*record.notes, *answer.notes))
-    return Completion(
-        text="".join(block["text"] for block in content if block["type"] == "text"),
-        tool_calls=tuple(ToolCall(b["id"], b["name"], b["input"]) for b in content if b["type"] == "tool_use"),
-        usage=record.usage if record else usages.read_usage(answer, Api.MESSAGES),
-        cost_usd=record.cost_usd if record else None,
-        record=record,
-        message=answer.message,
-        raw=answer.raw,
-    )
-
-
 def _missing_key(model: Model) -> str | None:
     """The variable to set before a model can be asked; None when it is set, or none is needed."""
-    name = model.api_key_env or (None if model.provider == COMPATIBLE else KEYS[model.provider])
+    name = model.api_key_env or PROVIDERS[model.provider].key_env
     has_token = model.provider == "anthropic" and os.environ.get("ANTHROPIC_AUTH_TOKEN")
     return None if name is None or has_token or os.environ.get(name) else name
 
 
 def _address(model: Model) -> tuple[str, str | None, str | None]:
     """(SDK, base URL, key) for a model; None is the SDK's own default, from the environment."""
-    if model.provider == "anthropic":
-        return "anthropic", model.base_url or os.environ.get("ANTHROPIC_BASE_URL"), os.environ.get(KEYS["anthropic"])
-    name = model.api_key_env or KEYS.get(model.provider)
-    url = {"gemini": GEMINI_URL, "openai": os.environ.get("OPENAI_BASE_URL")}.get(model.provider)
-    return "openai", model.base_url or url, (os.environ.get(name) if name else None) or "unused"
+    provider = PROVIDERS[model.provider]
+    own_url = os.environ.get(f"{provider.sdk.upper()}_BASE_URL") if model.provider == provider.sdk else provider.url
+    name = model.api_key_env or provider.key_env
+    key = os.environ.get(name) if name else None
+    return provider.sdk, model.base_url or own_url, key if provider.sdk == "anthropic" else key or "unused"
 
 
 @lru_cache(maxsize=32)

@@ -1,4 +1,4 @@
-"""A Chat Completions call of the openai SDK that must be asked on Responses, and its answer in the types asked for.
+"""A Chat Completions call of the openai SDK that is asked on Responses, and its answer in the types asked for.
 
 The newest GPT models call tools with reasoning on Responses only. The caller keeps what Chat Completions gives:
 `ChatCompletion`, `Stream[ChatCompletionChunk]`, what `parse` and `with_raw_response` make of them. The SDK is imported
@@ -10,36 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_args, get_origin
 
-from router.catalog import Model
-from router.formats import accepts, interpreter
+from router.formats import interpreter
 from router.formats import usage as usages
-from router.types import Api, Plan, Ttl
+from router.types import Api, Plan
 
 
 class Crossing:
-    """One attempt. `usage` is the reply's, once there is one; `notes` say what was left out of the body."""
+    """One attempt. `usage` is the reply's, once there is one."""
 
     path = Api.RESPONSES.value
 
-    def __init__(
-        self, plan: Plan, model: Model, kwargs: Mapping[str, Any], parser: Callable[[Any], Any] | None
-    ) -> None:
-        """`kwargs` are those of the SDK's `post`, `parser` its `post_parser`. Raises RequestError for what Responses
-        cannot say.
-        """
-        head, tail = (plan.route.head, plan.route.tail) if plan.route else (Ttl.SHORT, Ttl.NONE)
-        said = interpreter.interpret(plan.body, plan.api, model, head=head, tail=tail)
-        self.body, self.notes, self.usage = said.body, said.notes, usages.UNREPORTED
+    def __init__(self, plan: Plan, kwargs: Mapping[str, Any], parser: Callable[[Any], Any] | None) -> None:
+        """`kwargs` are those of the SDK's `post`, `parser` its `post_parser`."""
+        self.usage = usages.UNREPORTED
         self._reply_type, self._stream_type, self._parser = kwargs["cast_to"], kwargs.get("stream_cls"), parser
-        asked = (plan.body.get("stream_options") or {}).get("include_usage")
-        self._events = interpreter.Events(Api.RESPONSES, Api.CHAT, include_usage=bool(asked))
-
-    @staticmethod
-    def needed(plan: Plan, model: Model | None) -> bool:
-        """Whether the planned call is one of these."""
-        if model is None or model.provider != "openai" or plan.api is not Api.CHAT:
-            return False
-        return accepts.spoken(plan.body, plan.api, model) is Api.RESPONSES
+        self._events = interpreter.Events(plan.api, plan.asked, include_usage=not plan.hides_usage)
 
     def types(self) -> dict[str, Any]:
         """The SDK's types of what will come, as arguments of `post`."""

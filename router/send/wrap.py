@@ -9,13 +9,13 @@ async. Neither SDK is imported here.
 from __future__ import annotations
 
 import inspect
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import lru_cache, partial
 from types import new_class
 from typing import Any, TypeVar, get_origin
 
+from router.catalog import PROVIDERS
 from router.decide.options import unasked
 from router.decide.rules import Context
 from router.engine import Router
@@ -23,11 +23,9 @@ from router.errors import ClientError
 from router.formats import usage as usages
 from router.send.attempts import Attempts
 from router.send.crossing import Crossing
-from router.types import Api, Body, Plan, Reason, Record, Usage
+from router.types import Api, Plan, Reach, Usage
 
 ClientT = TypeVar("ClientT")
-
-_logger = logging.getLogger("tierwise")
 
 _COUNT_TOKENS = {
     "/v1/messages/count_tokens": Api.MESSAGES,
@@ -47,9 +45,32 @@ def wrap(client: ClientT, router: Router | None = None) -> ClientT:
 
     Raises ClientError for anything that is not such a client, or when the router's fleet is another provider's.
     """
-    serving = (router or Router.load()).serving(_provider(client))
-    copied: ClientT = instrument(client.copy(), serving)  # type: ignore[attr-defined]
+    serving = router_for(router or Router.load(), _provider(client))
+    copied: ClientT = _instrument(client.copy(), serving)  # type: ignore[attr-defined]
     return copied
+
+
+def router_for(router: Router, provider: str) -> Router:
+    """The router if its fleet suits a client of that provider, else one like it with the provider's default fleet.
+
+    A fleet that the caller chose suits every client of the same SDK (Gemini behind an OpenAI-compatible proxy). Raises
+    ClientError when the caller chose a fleet that needs the other SDK.
+    """
+    fleet, sdk, default = router.fleet, PROVIDERS[provider].sdk, PROVIDERS[provider].fleet or ""
+    sdks = {PROVIDERS[name].sdk for name in fleet.providers}
+    if len(sdks) > 1:
+        raise ClientError(
+            f"the fleet {fleet.name!r} mixes {' and '.join(fleet.providers)}, which no client serves; "
+            "call router.complete(r, messages) instead"
+        )
+    if fleet.provider == provider or (sdks == {sdk} and not router.fleet_is_default):
+        return router
+    if not router.fleet_is_default:
+        raise ClientError(
+            f"the fleet {fleet.name!r} is {fleet.provider}'s, the client is {provider}'s; "
+            f"choose Router.load(fleet={default!r}) or wrap the other client"
+        )
+    return router.with_fleet(default)
 
 
 def _provider(client: Any) -> str:
@@ -60,27 +81,23 @@ def _provider(client: Any) -> str:
     if is_client and "anthropic" in packages:
         return "anthropic"
     if is_client and "openai" in packages:
-        return "gemini" if "generativelanguage.googleapis.com" in str(client.base_url) else "openai"
+        return "gemini" if str(client.base_url).startswith(PROVIDERS["gemini"].url or "") else "openai"
     raise ClientError(
         f"cannot wrap {type(client).__module__}.{type(client).__qualname__}; expected an instance of "
         "anthropic.Anthropic, anthropic.AsyncAnthropic, openai.OpenAI or openai.AsyncOpenAI"
     )
 
 
-def instrument(client: Any, router: Router) -> Any:
-    """Make a client route, in place: one of an SDK, or what has the same `post`. `wrap` is for everybody else.
-
-    `client.has_one_address` is False where each model has its own; an SDK's client asks one server for all.
-    """
+def _instrument(client: Any, router: Router) -> Any:
+    """Make an SDK's client route, in place."""
     original_post, original_copy = client.post, client.copy
     routed_post = _post_async if inspect.iscoroutinefunction(original_post) else _post
     client.router = router
     client.last_record = None
-    client.has_one_address = getattr(client, "has_one_address", True)
     client.post = partial(routed_post, client, original_post)
 
     def copy(**options: Any) -> Any:
-        return instrument(original_copy(**options), router)
+        return _instrument(original_copy(**options), router)
 
     client.copy = client.with_options = copy
     return client
@@ -138,31 +155,20 @@ class _WrappedCall:
     """
 
     def __init__(
-        self,
-        client: Any,
-        plan: Plan,
-        path: str,
-        kwargs: dict[str, Any],
-        body: Body,
-        context: Context,
-        *,
-        counts_only: bool,
+        self, client: Any, attempts: Attempts, path: str, kwargs: dict[str, Any], *, counts_only: bool
     ) -> None:
         options = dict(kwargs.get("options") or {})
         if "extra_json" in options:
             options["extra_json"] = unasked(options["extra_json"])
         self.path, self._given_path = path, path
         self._client = client
-        self._body = body
         self._counts_only = counts_only
         self._parser = options.get("post_parser")
-        retries, has_one_address = int(options.get("max_retries", client.max_retries)), client.has_one_address
-        self._attempts = Attempts(client.router, plan, body, retries, context, has_one_address=has_one_address)
+        self._attempts = attempts
         self._finished = False
         self._error = ""
-        self._meter = usages.Meter(plan.api)
+        self._meter = usages.Meter(attempts.plan.api)
         self._crossing: Crossing | None = None
-        self.hides_usage_chunk = False
         self.raw = _header(options, _RAW_RESPONSE_HEADER)
         self._given, self.kwargs = kwargs, {**kwargs, "options": {**options, "max_retries": 0}}
         self.needs_reading = not counts_only and not kwargs.get("stream") and self.raw != "stream"
@@ -183,9 +189,12 @@ class _WrappedCall:
         merged = {**body, **((kwargs.get("options") or {}).get("extra_json") or {})}
         if not isinstance(merged.get("model"), str):
             return None
-        counts_only, context = plain_path in _COUNT_TOKENS, _context(client, kwargs.get("options"))
-        plan = client.router.plan(merged, api, context, counts_only=counts_only)
-        return cls(client, plan, path, {**kwargs, "body": body}, merged, context, counts_only=counts_only)
+        options = kwargs.get("options") or {}
+        counts_only, context = plain_path in _COUNT_TOKENS, _context(client, options)
+        plan = client.router.plan(merged, api, context, reach=Reach.SDK, counts_only=counts_only)
+        retries = int(options.get("max_retries", client.max_retries))
+        attempts = Attempts(client.router, merged, plan, retries, context, Reach.SDK)
+        return cls(client, attempts, path, {**kwargs, "body": body}, counts_only=counts_only)
 
     def again(self, error: Exception) -> float | None:
         """Seconds until another attempt, on the same model or the next stronger one; None when there is to be none."""
@@ -202,34 +211,24 @@ class _WrappedCall:
             self._record(usages.UNREPORTED, ("with_streaming_response: the reply was not read, usage unknown",))
 
     def _use(self) -> None:
-        """Send by the attempts' plan from now on."""
+        """Send by the attempts' plan from now on: on its own path, or on that of another format."""
         plan, options = self._plan, self.kwargs["options"]
-        if plan.decision.reason is not Reason.EXPLICIT_MODEL:
-            options.pop("extra_json", None)
-            counted = {**unasked(self._body), "model": plan.decision.model}  # nothing is cached by counting
-            self.kwargs["body"] = counted if self._counts_only else plan.body
-            self._cross(options)
-        if self.kwargs.get("stream") and not self._counts_only:
-            recorded = _recorded(self.kwargs["stream_cls"])
-            self.kwargs["stream_cls"] = type("RecordedStream", (recorded,), {"_call": self})
-            if self._crossing is None:
-                self._ask_for_usage()
-
-    def _cross(self, options: dict[str, Any]) -> None:
-        """Ask on Responses what the model does not take on Chat Completions; on its own path what it does."""
-        plan = self._plan
-        model = self._client.router.catalog.find(plan.decision.model)
-        needed = not self._counts_only and Crossing.needed(plan, model)
-        self._crossing = Crossing(plan, model, self._given, self._parser) if needed else None
+        self._crossing = Crossing(plan, self._given, self._parser) if plan.api is not plan.asked else None
         self.path = self._given_path if self._crossing is None else self._crossing.path
-        self._meter = usages.Meter(plan.api if self._crossing is None else Api.RESPONSES)
+        self._meter = usages.Meter(plan.api)
+        if not plan.is_untouched:
+            options.pop("extra_json", None)
+            self.kwargs["body"] = plan.body
         self.kwargs |= {name: self._given[name] for name in ("cast_to", "stream_cls") if name in self._given}
         if self._crossing is not None:
-            self.kwargs |= {"body": self._crossing.body, **self._crossing.types()}
-        is_whole = self._crossing is not None and not self.kwargs.get("stream")
+            self.kwargs |= self._crossing.types()
+        streams = self.kwargs.get("stream") and not self._counts_only
         options.pop("post_parser", None)
-        if (parser := self._crossed if is_whole else self._parser) is not None:
+        if (parser := self._crossed if self._crossing is not None and not streams else self._parser) is not None:
             options["post_parser"] = parser
+        if streams:
+            recorded = _recorded(self.kwargs["stream_cls"])
+            self.kwargs["stream_cls"] = type("RecordedStream", (recorded,), {"_call": self})
 
     def _crossed(self, response: Any) -> Any:
         """The SDK's `post_parser`: a Responses reply as the caller's."""
@@ -237,7 +236,7 @@ class _WrappedCall:
         try:
             return self._crossing.reply(response)
         except Exception:  # it is billed all the same
-            self._record(self._crossing.usage, ("the reply is none, or could not be read",))
+            self._record(self._crossing.usage, ("the reply failed or could not be parsed",))
             raise
 
     def finish(self, reply: Any) -> None:
@@ -253,7 +252,7 @@ class _WrappedCall:
             return
         if getattr(event, "type", None) == "error":  # Responses: the SDK raises nothing, it is the caller's to see
             self._error = str(getattr(event, "code", None) or getattr(event, "message", None))
-        if not (self.hides_usage_chunk and getattr(event, "usage", None) and not event.choices):
+        if not (self._plan.hides_usage and getattr(event, "usage", None) and not event.choices):
             yield event
 
     def rest(self, request: Any) -> Iterator[Any]:
@@ -270,24 +269,8 @@ class _WrappedCall:
 
     def _record(self, usage: Usage, notes: tuple[str, ...] = (), reply_chars: int = 0) -> None:
         self._finished = True
-        try:
-            changes = () if self._crossing is None else self._crossing.notes
-            notes = (*self._attempts.notes, *changes, *notes)
-            record: Record = self._client.router.record(self._plan, usage, notes, reply_chars=reply_chars)
-        except Exception as exc:  # the provider has answered and will bill: the reply must reach the caller
-            _logger.warning("no record of a call to %s: %s: %s", self._plan.decision.model, type(exc).__name__, exc)
-            return
-        self._client.last_record = record
-
-    def _ask_for_usage(self) -> None:
-        """Chat Completions streams report usage only when asked; the extra chunk is then kept from the caller."""
-        if self._plan.api is not Api.CHAT or self._plan.decision.reason is Reason.EXPLICIT_MODEL:
-            return
-        body = self.kwargs["body"]
-        asked = body.get("stream_options") or {}
-        if not asked.get("include_usage"):
-            self.kwargs["body"] = {**body, "stream_options": {**asked, "include_usage": True}}
-            self.hides_usage_chunk = True
+        record = self._attempts.record(usage, notes, reply_chars)
+        self._client.last_record = record or self._client.last_record
 
 
 @lru_cache(maxsize=64)

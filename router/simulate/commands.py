@@ -65,7 +65,7 @@ def plan(
         system_tokens, user_tokens, output_tokens, gap_s or 86400 / calls_per_day, workloads.shares(mix)
     )
     config = settings.load()
-    name = fleet or config.fleet or catalogs.DEFAULT_FLEETS["anthropic"]
+    name = fleet or config.fleet or catalogs.DEFAULT_FLEET
     chosen = catalogs.configured(config.fleets, config.models).fleet(name)
     report = workloads.report(chosen, load, ttl, dt.datetime.now(dt.UTC).date())
     if as_json:

@@ -20,7 +20,7 @@ from router.accounts import ledger
 from router.catalog import Model
 from router.engine import Router
 from router.errors import RequestError
-from router.types import Api, CachePlan, Decision, Plan, Prefix, Reason, Ttl, Usage
+from router.types import Api, CachePlan, Decision, Plan, Prefix, Reason, Task, Ttl, TurnState, Usage
 
 Difficulty = Literal["request", "turn", "conversation"]
 Progress = Callable[[str, Iterable[int]], Iterator[int]]
@@ -277,19 +277,25 @@ def _ours(
         size = len(trace.blocks[i])
         units = range(trace.block_tokens, (size + 1) * trace.block_tokens, trace.block_tokens)
         prefix = Prefix(0, "", 0, trace.blocks[i].tolist(), units, in_tokens=True)
-        hold = router.affinity.recall(str(conversation), prefix)
         new_turn = difficulty != "turn" or trace.new_turn is None or bool(trace.new_turn[i])
-        allowed = [t for t, m in zip(tiers, models, strict=True) if _fits(trace, i, m) and t in tiers[needed[i] :]]
-        allowed = allowed or tiers[-1:]
-        if hold is not None and not new_turn and hold.tier in allowed:
-            allowed = [hold.tier]
-        required = tiers[int(needed[i])] if tiers[int(needed[i])] in allowed else allowed[0]
-        tier, route = router.affinity.route(
-            prefix, hold, required, allowed, at_s, name=str(conversation), label="trace", new_turn=new_turn
+        task = Task("", TurnState.USER_TURN if new_turn else TurnState.TOOL_LOOP, 0, has_images=False, has_tools=False)
+        fitting = [tier for tier, model in zip(tiers, models, strict=True) if _fits(trace, i, model)] or tiers[-1:]
+        required = next((tier for tier in fitting if tier.at_least(tiers[int(needed[i])])), fitting[-1])
+        told = Decision(required, router.fleet.models[required].id, {}, Reason.SUFFICES, router.operating_point)
+        decision, route = router.place(
+            task,
+            prefix,
+            fitting,
+            lambda told=told: told,  # type: ignore[misc]
+            at_s,
+            name=str(conversation),
+            label="trace",
+            point=router.operating_point,
         )
-        went = tiers.index(tier)
-        decision = Decision(tier, models[went].id, {}, Reason.SUFFICES, router.operating_point)
-        plan = Plan(decision, {}, Api.MESSAGES, CachePlan((), "", 0, tail=route.tail), at_s, route)
+        assert decision.tier is not None and route is not None
+        went = tiers.index(decision.tier)
+        cache_plan = CachePlan((), "", 0, tail=route.tail)
+        plan = Plan(decision, {}, Api.MESSAGES, Api.MESSAGES, cache_plan, at_s, route)
         usage = cache.use(i, went, models[went], route.tail, at_s)
         record = router.record(plan, usage)
         tally.add(conversation, usage, record.cost_usd, went, int(needed[i]))

@@ -97,7 +97,7 @@ def test_a_held_conversation_survives_a_restart(tmp_path: Path, clock: Any) -> N
     config = Settings(state=str(tmp_path / "state.db"))
     go(Router.load(config=config, clock=clock), asked(HARD))
     later = Router.load(config=config, clock=clock)
-    assert isinstance(later.affinity.state, SqliteMemory)
+    assert isinstance(later.accounts.placement.memory, SqliteMemory)
     assert go(later, in_loop(asked(HARD))).decision.reason is Reason.HELD
 
 
@@ -110,7 +110,7 @@ def test_a_rehearsal_goes_to_the_top(router: Router) -> None:
 def test_counting_tokens_moves_and_teaches_nothing(router: Router) -> None:
     plan = router.plan(asked(HARD), Api.MESSAGES, counts_only=True)
     assert plan.route is None
-    assert router.affinity.signals() == []
+    assert router.accounts.placement.signals() == []
 
 
 def test_signals_say_why_nothing_is_read(router: Router, clock: Any) -> None:
@@ -119,7 +119,7 @@ def test_signals_say_why_nothing_is_read(router: Router, clock: Any) -> None:
         go(router, asked(*texts), Usage(cache_write_short_tokens=4000, output_tokens=10))
         clock.now += 400  # always later than five minutes
         texts.append(HARD)
-    (signal,) = [s for s in router.affinity.signals() if s.model == "claude-opus-4-7"]
+    (signal,) = [s for s in router.accounts.placement.signals() if s.model == "claude-opus-4-7"]
     assert signal.hit_rate == 0
     assert signal.alert is not None
     assert sum(signal.misses.values()) == signal.n_requests
@@ -188,7 +188,7 @@ def test_what_is_believed_warm_is_what_the_replies_reported(router: Router, cloc
 
 def test_what_another_version_remembered_is_passed_over(router: Router) -> None:
     go(router, asked(HARD))
-    for key in list(router.affinity.state._values):  # type: ignore[attr-defined]
-        router.affinity.state.put([key], b"\x81\xa3odd\x01")
+    for key in list(router.accounts.placement.memory._values):  # type: ignore[attr-defined]
+        router.accounts.placement.memory.put([key], b"\x81\xa3odd\x01")
     plan = go(router, in_loop(asked(HARD), 2))
     assert plan.decision.reason is not Reason.HELD

@@ -81,8 +81,9 @@ def test_messages() -> None:
             },
         ]
     )
-    assert sent["instructions"] == "Be brief."
+    assert "instructions" not in sent  # it could carry no cache breakpoint
     assert sent["input"] == [
+        {"role": "system", "content": "Be brief."},
         {"role": "developer", "content": [{"type": "input_text", "text": "And kind."}]},
         {
             "role": "user",

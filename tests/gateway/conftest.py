@@ -23,7 +23,7 @@ import msgspec
 import openai
 import pytest
 
-from router.gateway.app import Gateway
+from router.gateway.gateway import Gateway
 from router.gateway.server import Server
 from router.gateway.serving import Serving
 from router.offline import Upstream

@@ -112,7 +112,7 @@ def test_only_the_key_that_asked_may_judge(serve: Serve, upstream: Upstream) -> 
 def test_while_the_database_is_away_it_says_so(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     ask(gateway, "c")
     gateway.records(1)
-    monkeypatch.setattr("router.gateway.store.SqliteStore.keep_feedback", away)
+    monkeypatch.setattr("router.gateway.sqlite.SqliteStore.keep_feedback", away)
     reply = gateway.post("/v1/feedback", {"conversation_id": "c", "good": True})
     assert (reply.status_code, reply.headers["retry-after"]) == (503, "5")
 

@@ -200,7 +200,7 @@ def test_gateway_counts(serve: Serve, upstream: Upstream, path: str, model: str)
 def test_wrapped_client(shipped: Router, clock: Clock, upstream: Upstream, form: str, name: str, tier: str) -> None:
     models = catalog.shipped()
     fleet = models.fleet("claude" if form == "messages" else "gpt")
-    router = Router(shipped.classifier, shipped.manifest, models, fleet, clock=clock, store=Ledger())
+    router = Router(shipped.policy.champion, models, fleet, clock=clock, store=Ledger())
     client: Any = (
         anthropic.Anthropic(base_url=upstream.url, api_key="k", max_retries=0)
         if form == "messages"
@@ -232,7 +232,7 @@ def test_wrapped_client(shipped: Router, clock: Clock, upstream: Upstream, form:
 def test_complete(
     shipped: Router, clock: Clock, upstream: Upstream, models: catalog.Catalog, name: str, tier: str
 ) -> None:
-    router = Router(shipped.classifier, shipped.manifest, models, models.fleet("mine"), clock=clock, store=Ledger())
+    router = Router(shipped.policy.champion, models, models.fleet("mine"), clock=clock, store=Ledger())
     bounds = {} if tier == "auto" else {"min_tier": tier, "max_tier": tier}
     told: list[Any] = []
     with (

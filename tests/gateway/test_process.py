@@ -135,7 +135,7 @@ def test_a_reload_forgets_no_conversation(serve: Serve, upstream: Upstream) -> N
     before = gateway.serving
     asyncio.run(gateway.reload())
     assert gateway.serving is not before
-    assert gateway.serving.router.affinity.state is before.router.affinity.state
+    assert gateway.serving.router.accounts.placement.memory is before.router.accounts.placement.memory
 
 
 def test_records_wait_on_disk_while_the_database_is_away(tmp_path: Path, upstream: Upstream) -> None:

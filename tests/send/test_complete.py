@@ -44,7 +44,7 @@ def upstream(clock: Any) -> Iterator[Upstream]:
 
 @pytest.fixture
 def mixed(shipped: Router, clock: Any) -> Router:
-    return Router(shipped.classifier, shipped.manifest, MODELS, MODELS.fleet("mine"), clock=clock, store=Ledger())
+    return Router(shipped.policy.champion, MODELS, MODELS.fleet("mine"), clock=clock, store=Ledger())
 
 
 @pytest.fixture
@@ -74,8 +74,8 @@ def test_every_tier_answers_in_one_form(
     assert "router" not in sent
     assert sent.get("stop", sent.get("stop_sequences")) == ["END"]
     assert type(answer.raw).__name__ == ("Message" if model == COMPLEX else "ChatCompletion")
-    assert mixed.store is not None
-    assert mixed.store.by_model()[0]["n_requests"] == 1
+    assert mixed.accounts.store is not None
+    assert mixed.accounts.store.by_model()[0]["n_requests"] == 1
 
 
 def test_a_conversation_goes_on_with_another_provider(
@@ -89,9 +89,12 @@ def test_a_conversation_goes_on_with_another_provider(
     assert upstream.requests[-1]["messages"][1]["content"].startswith(f"[simulated reply of {COMPLEX}]")
 
 
-def test_gpt_caches_and_is_billed_for_it(mixed: Router, upstream: Upstream, clients: dict[str, Any]) -> None:
+def test_gpt_caches_where_placement_chose_to(
+    shipped: Router, clock: Any, upstream: Upstream, clients: dict[str, Any]
+) -> None:
+    router = shipped.with_fleet("gpt", clock=clock)
     asked = {"min_tier": "moderate", "max_tier": "moderate"}
-    first, second = (complete(mixed, "hi", system=SYSTEM, clients=clients, router=asked) for _ in range(2))
+    first, second = (complete(router, "hi", system=SYSTEM, clients=clients, router=asked) for _ in range(2))
     assert first.usage.cache_write_short_tokens > 4000 < second.usage.cache_read_tokens
     assert upstream.requests[0]["prompt_cache_key"] == upstream.requests[1]["prompt_cache_key"]
 
@@ -128,7 +131,7 @@ def test_without_a_connection_another_address_is_asked(
     monkeypatch.setattr(faults, "FIRST_PAUSE_S", 0.001)
     fleet = {Tier.SIMPLE: "gpt-4o-mini", Tier.MODERATE: "gpt-4o", Tier.COMPLEX: COMPLEX}
     models = catalog.shipped().extended({"mine": fleet})
-    router = Router(shipped.classifier, shipped.manifest, models, models.fleet("mine"), clock=clock)
+    router = Router(shipped.policy.champion, models, models.fleet("mine"), clock=clock)
     with openai.OpenAI(base_url=url, api_key="offline") as nowhere:
         reached = {"anthropic": clients["anthropic"], "openai": nowhere}
         answer = complete(router, "hi", clients=reached, max_retries=1)
@@ -222,7 +225,7 @@ def test_clients_come_from_the_environment(
     """And a key reaches its provider alone."""
     table = {**LLAMA, "base_url": f"{upstream.url}/v1", "api_key_env": "LLAMA_KEY"}
     models = catalog.shipped().extended({"mine": {Tier.SIMPLE: SIMPLE, Tier.COMPLEX: COMPLEX}}, {SIMPLE: table})
-    router = Router(shipped.classifier, shipped.manifest, models, models.fleet("mine"), clock=clock)
+    router = Router(shipped.policy.champion, models, models.fleet("mine"), clock=clock)
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-a")
     monkeypatch.setenv("ANTHROPIC_BASE_URL", upstream.url)
     with pytest.raises(ClientError, match=f"LLAMA_KEY for {SIMPLE}"):
@@ -341,10 +344,11 @@ def test_tools_of_a_reasoning_model_go_over_responses(mixed: Router) -> None:
         complete(mixed, turns, **options)
     assert seen[1]["path"] == "/v1/responses"
     read_all(RESPONSES_TYPE.validate_python({k: v for k, v in seen[1].items() if k != "path"}))
-    assert (seen[1]["instructions"], seen[1]["reasoning"], seen[1]["store"]) == ("Be brief.", {"effort": "high"}, False)
+    assert seen[1]["input"][0] == {"role": "system", "content": "Be brief."}
+    assert (seen[1]["reasoning"], seen[1]["store"]) == ({"effort": "high"}, False)
     assert seen[1]["tool_choice"] == {"type": "function", "name": "weather"}
-    assert [part["type"] for part in seen[1]["input"][0]["content"]] == ["input_text", "input_image"]
-    assert seen[1]["input"][1:] == [
+    assert [part["type"] for part in seen[1]["input"][1]["content"]] == ["input_text", "input_image"]
+    assert seen[1]["input"][2:] == [
         {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": '{"city":"Lima"}'},
         {"type": "function_call_output", "call_id": "call_1", "output": "rain"},
     ]

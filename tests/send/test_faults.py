@@ -147,8 +147,8 @@ def test_without_a_connection_no_tier_behind_the_same_address_helps(router: Rout
         with pytest.raises(anthropic.APIConnectionError):
             ask(wrapped)
     assert wrapped.last_record is None
-    assert wrapped.router.breaker._failed[SIMPLE][0] == 2
-    assert MODERATE not in wrapped.router.breaker._failed
+    assert wrapped.router.policy.breaker._failed[SIMPLE][0] == 2
+    assert MODERATE not in wrapped.router.policy.breaker._failed
 
 
 def test_a_named_model_is_tried_again_but_never_replaced(claude: Any, upstream: Upstream) -> None:
@@ -245,7 +245,7 @@ def test_a_model_that_keeps_failing_rests_and_then_gets_another_chance(upstream:
         ask(wrapped)
         assert models(upstream)[-1] == SIMPLE
         ask(wrapped)
-        assert not resting.breaker.rests(SIMPLE)
+        assert not resting.policy.breaker.rests(SIMPLE)
 
 
 def test_above_the_top_there_is_nothing(router: Router) -> None:

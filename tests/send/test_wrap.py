@@ -15,6 +15,7 @@ import pytest
 from router import Api, ClientError, Ledger, Reason, RequestError, Router, Tier, Usage, wrap
 from router.accounts.record import ESTIMATED
 from router.offline import Reply, ToolCall, Upstream
+from router.send.wrap import router_for
 
 SYSTEM = "You answer questions about lighthouses, briefly and kindly, and never about anything else. " * 300
 SYSTEM_MESSAGE = {"role": "system", "content": SYSTEM}
@@ -395,8 +396,8 @@ class TestMissingUsage:
 
         def known() -> Any:
             route = client.router.plan({"model": "auto", **body}, Api[api.upper()]).route
-            affinity = client.router.affinity
-            return affinity._ratios.copy(), affinity.signals(), route.warm, route.head_warm, route.expected_units
+            placement = client.router.accounts.placement
+            return placement._ratios.copy(), placement.signals(), route.warm, route.head_warm, route.expected_units
 
         said(client, api, stream)
         said(client, api, stream)
@@ -414,3 +415,11 @@ def test_what_is_not_read_stays_unknown(gpt: Any, upstream: Upstream) -> None:
     assert gpt.last_record.cost_usd is None
     assert gpt.last_record.usage == Usage(reported=False)
     assert ESTIMATED not in gpt.last_record.notes
+
+
+def test_the_router_for_a_client_of_each_provider(shipped: Router) -> None:
+    assert router_for(shipped, "anthropic") is shipped
+    assert router_for(shipped, "openai").fleet.name == "gpt"
+    assert router_for(shipped, "gemini").fleet.name == "gemini"
+    with pytest.raises(ClientError, match=r"Router\.load\(fleet='gpt'\)"):
+        router_for(Router.load(fleet="claude-latest"), "openai")

@@ -47,13 +47,13 @@ def models(tmp_path: Path) -> Path:
 
 def test_promote_and_roll_back(models: Path) -> None:
     assert promote.promote(models, "mine-v1") == Pointer("mine-v1", history=("complexity-v2",))
-    assert Router.load(models).manifest.name == "mine-v1"
+    assert Router.load(models).policy.champion.manifest.name == "mine-v1"
     challenger(models, "mine-v2")
     promote.promote(models, "mine-v2")
-    assert Router.load(models).manifest.name == "mine-v2"
+    assert Router.load(models).policy.champion.manifest.name == "mine-v2"
     assert promote.roll_back(models).champion == "mine-v1"
     assert promote.roll_back(models).champion == "complexity-v2"
-    assert Router.load(models).manifest.name == "complexity"
+    assert Router.load(models).policy.champion.manifest.name == "complexity"
     with pytest.raises(NotPromoted, match="nothing to roll back to"):
         promote.roll_back(models)
 
@@ -62,7 +62,7 @@ def test_canary_then_all(models: Path) -> None:
     first = promote.promote(models, "mine-v1", share=0.1)
     assert first == Pointer("complexity-v2", "mine-v1", 0.1, since=first.since)
     assert promote.promote(models, "mine-v1", share=0.2).since == first.since  # a larger share is the same trial
-    assert Router.load(models).manifest.name == "complexity"
+    assert Router.load(models).policy.champion.manifest.name == "complexity"
     assert promote.roll_back(models) == Pointer("complexity-v2")
     promote.promote(models, "mine-v1", share=0.1)
     assert promote.promote(models, "mine-v1") == Pointer("mine-v1", history=("complexity-v2",))
@@ -111,7 +111,7 @@ def test_killed_while_the_pointer_is_written_the_old_one_serves(models: Path, mo
     monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         promote.roll_back(models)
-    assert Router.load(models).manifest.name == "mine-v1"
+    assert Router.load(models).policy.champion.manifest.name == "mine-v1"
     assert [row["name"] for row in promote.listed(models)] == ["complexity-v2", "mine-v1"]
 
 
@@ -137,12 +137,12 @@ def test_kill_9_in_the_middle_of_promoting(models: Path, where: str, after: bool
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
     assert done.returncode == -signal.SIGKILL
     is_done = where == "pathlib.Path.replace" and after
-    assert Router.load(models if read_pointer(models) else None).artifact_name == (
+    assert Router.load(models if read_pointer(models) else None).policy.champion.name == (
         "mine-v1" if is_done else "complexity-v2"
     )
     if not is_done:
         promote.promote(models, "mine-v1")
-    assert Router.load(models).artifact_name == "mine-v1"
+    assert Router.load(models).policy.champion.name == "mine-v1"
     assert {row["name"] for row in promote.listed(models)} == {"complexity-v2", "mine-v1"}
 
 

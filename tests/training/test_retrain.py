@@ -98,10 +98,10 @@ def test_learns_what_the_labels_say_and_routes(learnt: tuple[Path, dict[str, Any
     hard = [router.decide(text).p_suffices[Tier.SIMPLE] for text in domain(60, 9).query("tier == 'complex'")["text"]]
     easy = [router.decide(text).p_suffices[Tier.SIMPLE] for text in domain(60, 9).query("tier == 'simple'")["text"]]
     assert np.mean(easy) > np.mean(hard) + 0.3
-    assert (router.manifest.name, router.manifest.version) == ("shop", 3)
+    assert (router.policy.champion.manifest.name, router.policy.champion.manifest.version) == ("shop", 3)
     assert metrics["n_held_out"] == len(rows.texts)
     assert metrics["n_training"] + metrics["n_held_out"] == metrics["n_labels"] == 400
-    assert router.manifest.training_data[-1]["source"] == "labels.jsonl"
+    assert router.policy.champion.manifest.training_data[-1]["source"] == "labels.jsonl"
 
 
 def test_card_shows_the_figures(learnt: tuple[Path, dict[str, Any], Any]) -> None:
@@ -198,13 +198,13 @@ def test_killed_at_any_step_the_champion_serves_and_the_next_run_finishes(tmp_pa
         code = KILLED.format(package=package, module=module, function=function, after=after)
         assert run(code) == -signal.SIGKILL, function
         assert pointer.read_pointer(models) == before
-        assert Router.load(models).artifact_name == "old-v1"
+        assert Router.load(models).policy.champion.name == "old-v1"
         if function != "promote":  # only with the gate's word
             with pytest.raises(TierwiseError, match=r"no artifact 'shop-v3'|has not passed the gate"):
                 promote.promote(models, "shop-v3")
     assert run(COMMAND) == 0
     assert pointer.read_pointer(models) == Pointer("shop-v3", history=("old-v1",))
-    assert Router.load(models).artifact_name == "shop-v3"
+    assert Router.load(models).policy.champion.name == "shop-v3"
     assert {path.name for path in models.iterdir()} == {"current.json", "old-v1", "shop-v3"}
 
 

@@ -296,7 +296,10 @@ def test_the_command_writes_a_point_that_decide_uses(tmp_path: Path) -> None:
     router = Router.load(operating_point="mine")
     decision = router.decide("Translate 'good morning' into Dutch")
     assert (decision.tier, decision.operating_point) == (Tier.SIMPLE, "mine")
-    assert router.manifest.operating_points["mine"].thresholds[Tier.SIMPLE] == point["thresholds"]["simple"]
+    assert (
+        router.policy.champion.manifest.operating_points["mine"].thresholds[Tier.SIMPLE]
+        == point["thresholds"]["simple"]
+    )
 
 
 def test_without_a_target_the_curve_is_printed_and_nothing_written(tmp_path: Path) -> None:

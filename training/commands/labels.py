@@ -221,7 +221,7 @@ def _label_by_models(
 
     config = settings.load()
     models = catalog.configured(config.fleets, config.models)
-    chosen = models.fleet(fleet or config.fleet or catalog.DEFAULT_FLEETS["anthropic"])
+    chosen = models.fleet(fleet or config.fleet or catalog.DEFAULT_FLEET)
     judging = models.find(judge_model) if judge_model else None
     if judge_model and (judging is None or judging.provider != chosen.provider):
         raise click.BadParameter(

@@ -83,7 +83,7 @@ def tune(
     """
     config = settings.load()
     models = catalog.configured(config.fleets, config.models)
-    chosen = models.fleet(fleet or config.fleet or catalog.DEFAULT_FLEETS["anthropic"])
+    chosen = models.fleet(fleet or config.fleet or catalog.DEFAULT_FLEET)
     loaded = artifact.load(artifact_ or config.artifact)
     shares = workload.shares(mix) if mix else None
     rule = tuple(term.strip() for term in terms.split(",") if term.strip()) if classifier == "rules" else None

@@ -16,7 +16,8 @@ from router.classifier import artifact
 from router.classifier.model import Classifier
 from router.classifier.pointer import Feedback, Pointer, Verdict, read_pointer, verdict_of, write_pointer
 from router.errors import TierwiseError
-from router.gateway.store import StoreAway, open_store, sqlite_file
+from router.gateway.store import StoreAway
+from router.gateway.stores import open_store, sqlite_file
 from router.settings import Settings
 from router.types import Tier
 from training.build import corpora, fit

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from router.decide.options import unasked
-from router.engine import Router
-from router.formats import accepts, interpreter
 from router.gateway import wire
 from router.gateway.frames import Frames, TranslatedFrames
 from router.gateway.serving import Serving
 from router.gateway.wire import RawHeaders
-from router.types import Api, Plan, Reason, Ttl
+from router.types import Api, Plan
 
 if TYPE_CHECKING:
     from starlette.types import Scope
 
 _SKIPPED = ("User-Agent", "Accept", "Content-Type")  # headers that aiohttp would add of its own
 _ANTHROPIC_VERSION = "2023-06-01"  # the only one: https://platform.claude.com/docs/en/api/versioning (2026-11-22)
-_PATHS = {Api.MESSAGES: "/v1/messages", Api.CHAT: "/chat/completions", Api.RESPONSES: "/responses"}
 _LARGE_BYTES = 1 << 20  # above it aiohttp wants a file rather than bytes
 
 # The status that each error event stands for: https://platform.claude.com/docs/en/api/errors (2026-11-22)
@@ -30,7 +25,7 @@ _STATUS_OF = {"overloaded_error": 529, "rate_limit_error": 429, "api_error": 500
 
 
 class UpstreamError(Exception):
-    """A provider's refusal, with the attributes of an SDK's exception that `faults.read` looks at."""
+    """A provider's refusal, with the attributes of an SDK's exception that `faults.read_fault` looks at."""
 
     def __init__(self, status: int, headers: RawHeaders, body: bytes) -> None:
         super().__init__(f"status {status}")
@@ -49,7 +44,7 @@ class UpstreamError(Exception):
 
 
 class APIConnectionError(Exception):
-    """The provider was not reached, or broke off. Named as the SDKs name it, which is what `faults.read` knows."""
+    """The provider was not reached, or broke off. Named as the SDKs name it: `read_fault` knows it by that."""
 
 
 class APITimeoutError(APIConnectionError):
@@ -57,38 +52,20 @@ class APITimeoutError(APIConnectionError):
 
 
 class UpstreamCall:
-    """One request's calls. `spoken` is the format of the last one, `changes` what was changed in the body for it.
-
-    `body` is the caller's, `unchanged` its bytes where a model that the caller named may be sent just those.
-    """
+    """One request's calls. `unchanged` are the caller's bytes, where they may be sent as they came."""
 
     def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        serving: Serving,
-        router: Router,
-        scope: Scope,
-        path: str,
-        body: Mapping[str, Any],
-        unchanged: bytes | None,
-        *,
-        counts_only: bool,
+        self, session: aiohttp.ClientSession, serving: Serving, scope: Scope, path: str, unchanged: bytes | None
     ) -> None:
         self._session = session
         self._serving = serving
-        self._router = router
         self._scope = scope
         self._path = path
-        self._body = body
         self._unchanged = unchanged
-        self._counts_only = counts_only
         self._response: aiohttp.ClientResponse | None = None
-        self._hides_usage = False
-        self.spoken = Api.MESSAGES
-        self.changes: tuple[str, ...] = ()
 
     @property
-    def answered(self) -> bool:
+    def has_answer(self) -> bool:
         """Whether the provider has begun to answer."""
         return self._response is not None
 
@@ -100,19 +77,19 @@ class UpstreamCall:
     async def ask(self, plan: Plan) -> tuple[aiohttp.ClientResponse, bytes, Frames | None]:
         """The provider's reply with its whole body, or with a stream's first frames. Raises what `Attempts` reads."""
         upstream = self._serving.upstream_of(plan)
-        data: Any = self._payload(plan)
-        crosses = self.spoken is not plan.api
+        data: Any = wire.encode(plan.body) if self._unchanged is None else self._unchanged
+        crosses = plan.api is not plan.asked
         passes_through = self._serving.gateway.access == "pass-through"
         headers = wire.headers_on(self._scope["headers"], keep_credentials=passes_through, crosses=crosses)
         if not passes_through:
             headers += upstream.credentials()
-        if crosses and self.spoken is Api.MESSAGES:
+        if crosses and plan.api is Api.MESSAGES:
             headers.append(("anthropic-version", _ANTHROPIC_VERSION))
         headers.append(("accept-encoding", "identity"))
         if len(data) > _LARGE_BYTES:
             data = io.BytesIO(data)
         if crosses:
-            url = upstream.endpoint(_PATHS[self.spoken], "")
+            url = upstream.endpoint(plan.api.value, "")
         else:
             url = upstream.endpoint(self._path, self._scope["query_string"].decode("latin-1"))
         self.close()  # a stream that began with an error has not been read to its end
@@ -121,7 +98,7 @@ class UpstreamCall:
                 url, data=data, headers=headers, skip_auto_headers=_SKIPPED, allow_redirects=False
             )
             if response.status == 200 and response.content_type == "text/event-stream":
-                frames = self._frames(plan)
+                frames = _frames(plan)
                 return response, await self._first_frames(response, frames), frames
             body = await response.read()
         except aiohttp.ConnectionTimeoutError as exc:
@@ -149,40 +126,8 @@ class UpstreamCall:
             raise UpstreamError(status, [(b"content-type", b"application/json")], body)
         return passed
 
-    def _payload(self, plan: Plan) -> bytes:
-        """What is sent: the caller's own bytes for a named model that speaks their format, else the planned body."""
-        model = self._router.catalog.find(plan.decision.model)
-        self.spoken, self.changes, self._hides_usage = plan.api, (), False
-        if plan.decision.reason is Reason.EXPLICIT_MODEL and (model is None or accepts.speaks(plan.api, model)):
-            return wire.encode(plan.body) if self._unchanged is None else self._unchanged
-        body: Any = plan.body
-        if self._counts_only:  # nothing is cached by counting
-            body = {**unasked(self._body), "model": plan.decision.model}
-        if model is not None and (self._counts_only or accepts.spoken(body, plan.api, model) is not plan.api):
-            head, tail = (plan.route.head, plan.route.tail) if plan.route else (Ttl.SHORT, _tail(body))
-            said = interpreter.interpret(body, plan.api, model, head=head, tail=tail, version=self._version())
-            body, self.spoken, self.changes = said.body, said.api, said.notes
-        if self.spoken is Api.CHAT and plan.api is Api.CHAT and body.get("stream"):
-            options = body.get("stream_options")
-            options = options if isinstance(options, dict) else {}
-            if not options.get("include_usage"):  # only then does the stream say what it cost
-                body = {**body, "stream_options": {**options, "include_usage": True}}
-                self._hides_usage = True
-        return wire.encode(body)
 
-    def _frames(self, plan: Plan) -> Frames:
-        if self.spoken is plan.api:
-            return Frames(plan.api, hides_usage=self._hides_usage)
-        options = plan.body.get("stream_options")
-        asked = isinstance(options, dict) and bool(options.get("include_usage"))
-        return TranslatedFrames(self.spoken, plan.api, include_usage=asked)
-
-    def _version(self) -> str | None:
-        """The caller's anthropic-version."""
-        headers = self._scope["headers"]
-        return next((value.decode("latin-1") for name, value in headers if name == b"anthropic-version"), None)
-
-
-def _tail(body: Any) -> Ttl:
-    """How long a caller who named a model wants the conversation cached."""
-    return Ttl.SHORT if body.get("cache_control") else Ttl.NONE
+def _frames(plan: Plan) -> Frames:
+    if plan.api is plan.asked:
+        return Frames(plan.api, hides_usage=plan.hides_usage)
+    return TranslatedFrames(plan.api, plan.asked, include_usage=not plan.hides_usage)

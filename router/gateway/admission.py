@@ -1,0 +1,51 @@
+"""What happens to a request before anybody is asked: who calls, what they may take, their body, its plan."""
+
+from __future__ import annotations
+
+import msgspec
+
+from router.decide.rules import Context
+from router.engine import Router
+from router.gateway import wire
+from router.gateway.caller import Caller
+from router.gateway.gateway import Gateway
+from router.gateway.keys import Key
+from router.gateway.serving import Serving
+from router.send.attempts import Attempts
+from router.types import Api, Reach
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """A path of the gateway's: its format, the path that it has at the provider, whether tokens are only counted."""
+
+    api: Api
+    path: str
+    counts_only: bool
+
+
+class Admitted(msgspec.Struct, frozen=True):
+    """A request that may be sent. `unchanged` are the bytes that came, None where something in them was changed."""
+
+    key: Key | None
+    serving: Serving
+    router: Router
+    attempts: Attempts
+    unchanged: bytes | None
+
+
+async def admit(gateway: Gateway, serving: Serving, endpoint: Endpoint, caller: Caller) -> Admitted:
+    """Raises Refusal for whom is not let in and for a body that cannot be taken, RequestError for one that no plan
+    can be made of.
+    """
+    key = gateway.admit(caller.headers)
+    if key is not None:
+        await gateway.check_limits(key)
+    raw = await caller.read_body(serving.gateway)
+    body = wire.decode(raw)
+    asked = serving.asked(body, key)
+    router = serving.router_for(endpoint.api, key)
+    context = Context(wire.readable(caller.headers), "" if key is None else key.name)
+    plan = router.plan(asked, endpoint.api, context, counts_only=endpoint.counts_only)
+    attempts = Attempts(router, asked, plan, serving.gateway.max_retries, context, Reach.ANY)
+    is_unchanged = plan.is_untouched and asked is body and "router" not in body
+    return Admitted(key, serving, router, attempts, raw if is_unchanged else None)

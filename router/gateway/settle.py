@@ -1,0 +1,91 @@
+"""What a request leaves behind: its record, its metrics, its line in the log, the headers that say where it went."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from router.gateway.admission import Admitted, Endpoint
+from router.gateway.gateway import Gateway
+from router.gateway.store import JournalEntry
+from router.gateway.wire import RawHeaders
+from router.types import Usage
+
+_logger = logging.getLogger("tierwise")
+
+
+class Settlement:
+    """Of one request. `admitted` is set once it is; `is_recorded` says that its record has been kept or given up."""
+
+    def __init__(self, gateway: Gateway, endpoint: Endpoint, request_id: str, path: str) -> None:
+        self.request_id = request_id
+        self.admitted: Admitted | None = None
+        self.is_recorded = False
+        self._gateway = gateway
+        self._endpoint = endpoint
+        self._path = path
+        self._logs = gateway.serving.gateway.log_requests
+        self._started_s = time.perf_counter()
+
+    def headers(self) -> RawHeaders:
+        """Tier, model, reason and, last, the request id; a name that no header may hold is left out."""
+        if self.admitted is None:
+            return []
+        decision = self.admitted.attempts.plan.decision
+        values = {
+            b"x-tierwise-tier": decision.tier or "",
+            b"x-tierwise-model": decision.model,
+            b"x-tierwise-reason": decision.reason,
+            b"x-tierwise-request-id": self.request_id,
+        }
+        return [(n, v.encode()) for n, v in values.items() if v and v.isascii() and v.isprintable()]
+
+    def record(self, usage: Usage, notes: tuple[str, ...] = (), reply_chars: int = 0) -> str | None:
+        """Account for the reply and keep the record; the cost in USD as text, None where it is unknown."""
+        self.is_recorded = True
+        if self._endpoint.counts_only or self.admitted is None:
+            return None
+        key, attempts = self.admitted.key, self.admitted.attempts
+        whose = () if key is None else (f"key {key.name}",)
+        try:
+            record = self.admitted.router.record(
+                attempts.plan,
+                usage,
+                (*attempts.notes, *notes, f"request {self.request_id}", *whose),
+                reply_chars=reply_chars,
+            )
+            self._gateway.keep(JournalEntry(self.request_id, record, None if key is None else key.id))
+        except Exception as exc:  # the provider has answered and will bill: the reply must reach the caller
+            _logger.error("no record of request %s: %s", self.request_id, type(exc).__name__)
+            return None
+        self._gateway.metrics.recorded(record, self.label(record.model))
+        return None if record.cost_usd is None else f"{record.cost_usd:f}"
+
+    def first_byte(self) -> None:
+        """The provider has begun to answer."""
+        self._gateway.metrics.first_byte(self._endpoint.api, time.perf_counter() - self._started_s)
+
+    def count(self, status: int) -> None:
+        """The reply has been sent."""
+        model, tier, reason = "", "", ""
+        if self.admitted is not None:
+            decision = self.admitted.attempts.plan.decision
+            model, tier, reason = self.label(decision.model), decision.tier or "", decision.reason
+        elapsed_s = time.perf_counter() - self._started_s
+        self._gateway.metrics.answered(self._endpoint.api, tier, model, reason, status, elapsed_s)
+        if self._logs:
+            _logger.info(
+                "%s %s %d %s %s %s %.1f ms",
+                self.request_id,
+                self._path,
+                status,
+                tier or "-",
+                model or "-",
+                reason or "-",
+                elapsed_s * 1e3,
+            )
+
+    def label(self, model: str) -> str:
+        """A model as a metric's label and in logs: callers can name anything, labels must stay few."""
+        known = self.admitted is not None and self.admitted.router.catalog.find(model) is not None
+        return model if known else "other"
