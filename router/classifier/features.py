@@ -70,6 +70,7 @@ def _translation(classes: dict[bytes, bytes], rest: bytes) -> bytes:
 
 
 _CLASS = _translation(_CLASSES, rest=b"a")
+_SENTENCE_END = _translation({b".": b".?", b" ": b" \n"}, rest=b"a")  # of classes: one count instead of four
 _DIGIT_RUNS = _translation({b"0": _CLASSES[b"0"]}, rest=b" ")
 _WORD_RUNS = _translation({b" ": b" \t\r\n"}, rest=b"a")
 _STRETCH = b"a" * 8
@@ -151,7 +152,7 @@ def _structure(raw: bytes, n_chars: int, n_words: int, n_tokens: int) -> npt.NDA
     lines = count(b"\n")
     questions = count(b"?")
     characters = len(raw) - count(b"C")
-    sentences = count(b". ") + count(b".\n") + count(b"? ") + count(b"?\n")
+    sentences = classes.translate(_SENTENCE_END).count(b". ")
     words = n_words or 1
     return np.array(
         (
