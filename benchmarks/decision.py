@@ -1,11 +1,12 @@
-"""How long does a decision take? JSON on stdout: microseconds, p50 and p99, warm, one thread.
+"""How long does a decision take on a text that it has never seen? JSON on stdout: microseconds, one thread.
 
-    python benchmarks/decision.py [--rounds N]
+    python benchmarks/decision.py [--runs N]
 
-`decide` is the whole `router.decide(text)`; `features`, `onnx` and `policy` are its parts, timed on their own (policy
-is what is left); `tokenizers` is `Tokenizer.encode` of the full text with the same vocabulary, the price of not
-having a chunk cache; `first_sight` is `decide` on a text none of whose words the cache has seen. Compare the columns
-of one run with each other, not with another run: other work on the machine moves them all.
+`first_sight` is the headline: `router.decide` of each of the 2,340 queries of data/queries.jsonl, once, in a fresh
+process; one entry a run, because other work on the machine moves them. `cpu_` is the same in CPU time, which waiting
+for a core does not lengthen. `lengths`: texts of so many words drawn from the queries, each seen once. `parts`:
+features and graph of the queries, each on its own. `second_pass`: the queries once more, for the footnote; nothing is
+kept of a text, so only the processor's caches are warmer. The last three are of the last run.
 """
 
 from __future__ import annotations
@@ -15,67 +16,66 @@ import json
 import platform
 import random
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
-
-from tokenizers import Tokenizer
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 from router import Router
-from router.classifier import artifact
 
+QUERIES = Path(__file__).parents[1] / "data" / "queries.jsonl"
 LENGTHS = (10, 100, 1000, 8000)
-TEXT = """please could you look at this report and tell me which of the three options our team should choose before
-the meeting on monday since budget is limited while customers expect delivery within two weeks also check whether
-shipping costs table includes tax because last quarter we had wrong numbers there thanks in advance"""
+N_TEXTS = 200
 
 
-def percentiles(runs: dict[str, Callable[[str], object]], texts: list[str], rounds: int) -> dict[str, dict[str, float]]:
-    """p50 and p99 in microseconds of each run over the texts, `rounds` times; interleaved, so noise hits all alike."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for text in texts:
-            for name, run in runs.items():
-                start = time.perf_counter_ns()
-                run(text)
-                times[name].append((time.perf_counter_ns() - start) / 1000)
+def measured(run: Callable[[Any], object], inputs: Iterable[Any]) -> dict[str, float]:
+    """p50 and p99 of one call for each input, by the wall and in CPU time."""
+    wall, cpu = [], []
+    for value in inputs:
+        cpu_start, start = time.thread_time_ns(), time.perf_counter_ns()
+        run(value)
+        wall.append((time.perf_counter_ns() - start) / 1000)
+        cpu.append((time.thread_time_ns() - cpu_start) / 1000)
     return {
-        name: {"p50_us": round(statistics.median(t), 1), "p99_us": round(statistics.quantiles(t, n=100)[98], 1)}
-        for name, t in times.items()
+        f"{name}p{percent}_us": round(statistics.quantiles(times, n=100)[percent - 1], 1)
+        for name, times in (("", wall), ("cpu_", cpu))
+        for percent in (50, 99)
     }
 
 
-def measure(router: Router, tokenizer: Tokenizer, n_tokens: int, rounds: int) -> dict[str, dict[str, float]]:
-    """All columns for twenty texts of `n_tokens` common words."""
-    chance = random.Random(n_tokens)
-    words, classifier = TEXT.split(), router.policy.champion.classifier
-    texts = [" ".join(chance.choice(words) for _ in range(n_tokens)) for _ in range(20)]
-    # six random letters are about three tokens
-    unseen = [" ".join("".join(chance.choices("abcdefghij", k=6)) for _ in range(n_tokens // 3 or 1)) for _ in texts]
-    ready = {text: classifier.encoder.encode(text) for text in texts}
-    parts: dict[str, Callable[[str], object]] = {
-        "decide": router.decide,
-        "features": classifier.encoder.encode,
-        "onnx": lambda text: classifier.run(ready[text]),
+def one_run() -> dict[str, Any]:
+    """Everything, in this process, the queries first."""
+    texts = [json.loads(line)["text"] for line in QUERIES.read_text("utf-8").splitlines()]
+    router = Router.load()
+    first = measured(router.decide, texts)
+    words, chance = [word for text in texts for word in text.split()], random.Random(0)
+    drawn = {n: [" ".join(chance.choices(words, k=n)) for _ in range(N_TEXTS)] for n in LENGTHS}
+    classifier = router.policy.champion.classifier
+    return {
+        "first_sight": first,
+        "lengths": {str(n): measured(router.decide, drawn[n]) for n in LENGTHS},
+        "parts": {
+            "features": measured(classifier.encoder.encode, texts),
+            "onnx": measured(classifier.run, [classifier.encoder.encode(text) for text in texts]),
+        },
+        "second_pass": measured(router.decide, texts),
     }
-    percentiles(parts, texts, 3)
-    row = {
-        **percentiles(parts, texts, rounds),
-        **percentiles({"tokenizers": tokenizer.encode}, texts, max(rounds // 10, 2)),
-        **percentiles({"first_sight": router.decide}, unseen, 1),
-    }
-    rest = row["decide"]["p50_us"] - row["features"]["p50_us"] - row["onnx"]["p50_us"]
-    return {**row, "policy": {"p50_us": round(rest, 1)}}
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure in fresh processes and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=40)
-    rounds = parser.parse_args().rounds
-    router = Router.load()
-    tokenizer = Tokenizer.from_buffer(artifact.load().tokenizer)
-    by_length = {str(n): measure(router, tokenizer, n, rounds) for n in LENGTHS}
-    print(json.dumps({"python": platform.python_version(), "machine": platform.machine(), "tokens": by_length}))
+    parser.add_argument("--runs", type=int, default=3, help="fresh processes (default 3); 0 measures in this one")
+    n_runs = parser.parse_args().runs
+    if not n_runs:
+        print(json.dumps(one_run()))
+        return
+    again = [sys.executable, __file__, "--runs", "0"]
+    runs = [json.loads(subprocess.run(again, check=True, stdout=subprocess.PIPE).stdout) for _ in range(n_runs)]
+    machine = {"python": platform.python_version(), "machine": platform.machine()}
+    print(json.dumps({**runs[-1], "first_sight": [run["first_sight"] for run in runs], **machine}))
 
 
 if __name__ == "__main__":

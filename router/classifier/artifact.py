@@ -1,4 +1,4 @@
-"""Find, verify and parse a classifier artifact: a folder with manifest.json, model.onnx and tokenizer.json."""
+"""Find, verify and parse a classifier artifact: a folder with manifest.json, model.onnx and tokenizer.model."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from router.types import Tier
 SHIPPED = "complexity-v2"
 """The artifact that this version loads by default."""
 
-SCHEMA_VERSION = 2
-RUNTIME_FILES = ("model.onnx", "tokenizer.json")
+SCHEMA_VERSION = 3
+RUNTIME_FILES = ("model.onnx", "tokenizer.model")
 _SHIPPED_FOLDERS = (Path(__file__).parents[1] / "models", Path(__file__).parents[2] / "models")
 
 
@@ -136,7 +136,7 @@ def load(name_or_path: str | Path | None = None) -> Artifact:
     folder = find(name_or_path)
     manifest = _manifest(folder / "manifest.json")
     files = {name: _verified(folder / name, manifest.files.get(name)) for name in RUNTIME_FILES}
-    return Artifact(folder, manifest, files["model.onnx"], files["tokenizer.json"])
+    return Artifact(folder, manifest, files["model.onnx"], files["tokenizer.model"])
 
 
 def with_points(manifest: Manifest, points: Mapping[str, OperatingPoint]) -> Manifest:
@@ -175,7 +175,7 @@ def _manifest(path: Path) -> Manifest:
     if manifest.schema_version != SCHEMA_VERSION:
         raise ArtifactCorrupt(
             f"{path}: schema_version is {manifest.schema_version}, this version reads {SCHEMA_VERSION}; "
-            "install a matching tierwise or rebuild the artifact"
+            "retrain or rebuild the artifact with this version, or install the tierwise that wrote it"
         )
     if manifest.tiers != tuple(Tier):
         raise ArtifactCorrupt(f"{path}: tiers are {manifest.tiers}, expected {tuple(Tier)} in that order")

@@ -1,23 +1,23 @@
 """Text -> token ids and structural floats, in bounded time.
 
-Ids come from a cache keyed by whitespace-separated chunk, so that a warm lookup costs a dict access a word: measured at
-100 tokens, 10 us against 150 us for the tokenizers library's `Tokenizer.encode`. The ids are those of the whole window,
-because the artifact's tokenizer cuts at white space first and never looks across it. The classifier gets each id once:
+The sentencepiece library cuts the window into pieces: 12 us for 390 characters that it has never seen, measured, so
+that nothing is kept from one text to the next. Python normalises before (NFKC, lower case); white space and punctuation
+are the model file's own rules, which put a space on both sides of each mark. The classifier gets each id once:
 repetition says how long a text is, not how hard (AUC on our own queries .79 with counts, .81 without).
 """
 
 from __future__ import annotations
 
 import re
-from itertools import chain
+import unicodedata
 from math import log1p
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from sentencepiece import SentencePieceProcessor
 
-from router.classifier.unigram import Unigram
-from router.errors import RequestError
+from router.errors import ArtifactCorrupt, RequestError
 
 STRUCTURE = (
     "log_chars",
@@ -41,8 +41,7 @@ inside words, by word; `word_length` is the mean number of characters, at most 1
 Nothing depends on capitals.
 """
 
-_CACHE_CHUNKS = 100_000  # about 20 MB when full; then it starts afresh, which costs a few ms once
-_CACHE_CHUNK_CHARS = 48  # longer chunks (base64, URLs) rarely come again
+_PROBE, _PROBE_CUT = "a,b\tc", "\u2581a\u2581,\u2581b\u2581c"  # how the model file must treat marks and white space
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -71,6 +70,7 @@ def _translation(classes: dict[bytes, bytes], rest: bytes) -> bytes:
 
 
 _CLASS = _translation(_CLASSES, rest=b"a")
+_SENTENCE_END = _translation({b".": b".?", b" ": b" \n"}, rest=b"a")  # of classes: one count instead of four
 _DIGIT_RUNS = _translation({b"0": _CLASSES[b"0"]}, rest=b" ")
 _WORD_RUNS = _translation({b" ": b" \t\r\n"}, rest=b"a")
 _STRETCH = b"a" * 8
@@ -85,14 +85,15 @@ class Features(msgspec.Struct, frozen=True):
 
 
 class Encoder:
-    """Turns text into features. Safe to share between threads: the worst a race does is to fill a chunk twice."""
+    """Turns text into features. Safe to share between threads: it holds nothing but the model."""
 
-    def __init__(self, tokenizer_json: bytes, *, head_chars: int, tail_chars: int) -> None:
-        """Raises ArtifactCorrupt if the tokenizer cannot be parsed or is of another kind."""
-        self._unigram = Unigram(tokenizer_json)
+    def __init__(self, tokenizer: bytes, *, head_chars: int, tail_chars: int) -> None:
+        """`tokenizer` is a sentencepiece model. Raises ArtifactCorrupt if it is none, or isolates no punctuation."""
+        self._pieces = load_pieces(tokenizer)
+        self._cut = self._pieces.encode
+        self.n_pieces: int = self._pieces.get_piece_size()
         self.head_chars = head_chars
         self.tail_chars = tail_chars
-        self._ids_of_chunk: dict[str, tuple[int, ...]] = {}
 
     def encode(self, text: str) -> Features:
         """Features of a text of any length. Lone surrogates count as U+FFFD.
@@ -109,32 +110,33 @@ class Encoder:
         except UnicodeEncodeError:
             read = _LONE_SURROGATE.sub("\ufffd", read)
             raw = read.encode()
-        words = read.split()
-        ids = self._distinct_ids(words)
-        structure = _structure(raw, len(text), len(words), len(ids))
+        ids = dict.fromkeys(self._cut(normalised(read)))  # each once, in order of appearance
+        structure = _structure(raw, len(text), len(read.split()), len(ids))
         return Features(np.fromiter(ids, np.int64, len(ids)), structure)
 
-    def tokenize(self, text: str) -> list[int]:
-        """The ids of a whole text, each as often as it occurs."""
-        return [i for chunk in text.split() for i in self._ids_of_chunk.get(chunk) or self._miss(chunk)]
 
-    def _distinct_ids(self, chunks: list[str]) -> dict[int, None]:
-        """Each id once, in order of appearance."""
-        words = dict.fromkeys(chunks)
-        cached = self._ids_of_chunk
-        try:
-            ids_of_words = list(map(cached.__getitem__, words))
-        except KeyError:
-            ids_of_words = [cached.get(word) or self._miss(word) for word in words]
-        return dict.fromkeys(chain.from_iterable(ids_of_words))
+def load_pieces(tokenizer: bytes) -> SentencePieceProcessor:
+    """The sentencepiece model of an artifact. Raises ArtifactCorrupt as Encoder does."""
+    pieces = SentencePieceProcessor()
+    try:
+        pieces.LoadFromSerializedProto(tokenizer)
+        cut = pieces.normalize(_PROBE)
+    except RuntimeError as exc:
+        raise ArtifactCorrupt(
+            f"tokenizer.model cannot be parsed ({str(exc).strip()}); reinstall or rebuild the artifact"
+        ) from exc
+    if cut != _PROBE_CUT:
+        raise ArtifactCorrupt(
+            f"tokenizer.model cuts {_PROBE!r} as {cut!r}, expected {_PROBE_CUT!r}; rebuild the artifact"
+        )
+    return pieces
 
-    def _miss(self, chunk: str) -> tuple[int, ...]:
-        ids = tuple(self._unigram.encode(chunk))
-        if len(chunk) <= _CACHE_CHUNK_CHARS:
-            if len(self._ids_of_chunk) >= _CACHE_CHUNKS:
-                self._ids_of_chunk = {}
-            self._ids_of_chunk[chunk] = ids
-        return ids
+
+def normalised(text: str) -> str:
+    """NFKC in lower case, each character lowered by itself: a final sigma is as any other."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text).replace("\u03a3", "\u03c3")
+    return text.lower()
 
 
 def window(text: str, head_chars: int, tail_chars: int) -> str:
@@ -150,7 +152,7 @@ def _structure(raw: bytes, n_chars: int, n_words: int, n_tokens: int) -> npt.NDA
     lines = count(b"\n")
     questions = count(b"?")
     characters = len(raw) - count(b"C")
-    sentences = count(b". ") + count(b".\n") + count(b"? ") + count(b"?\n")
+    sentences = classes.translate(_SENTENCE_END).count(b". ")
     words = n_words or 1
     return np.array(
         (

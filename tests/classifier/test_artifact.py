@@ -74,7 +74,7 @@ def test_missing_file_is_named(copy: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 99}, "schema_version is 99"),
+        ({"schema_version": 2}, "schema_version is 2, this version reads 3; retrain or rebuild the artifact with this"),
         ({"tiers": ["complex", "simple", "moderate"]}, "expected"),
         ({"tiers": ["tiny"]}, "tiny"),
         ({"files": {}}, "no valid sha256"),
@@ -116,4 +116,12 @@ def test_structural_inputs_of_another_version(copy: Path) -> None:
     inputs["structure"]["names"] = ["log_chars"]
     edit(copy, inputs=inputs)
     with pytest.raises(ArtifactCorrupt, match="structural inputs"):
+        Router.load(copy)
+
+
+def test_tokenizer_of_another_graph(copy: Path) -> None:
+    inputs = json.loads((copy / "manifest.json").read_text())["inputs"]
+    inputs["ids"]["pad_id"] = 7
+    edit(copy, inputs=inputs)
+    with pytest.raises(ArtifactCorrupt, match=r"pad_id is 7, expected 63990, the number of pieces in tokenizer.model"):
         Router.load(copy)

@@ -116,9 +116,9 @@ def cut(folder: Path) -> None:
 def garbled(folder: Path) -> None:
     """Its hashes are right, its content is not."""
     manifest = msgspec.json.decode((folder / "manifest.json").read_bytes())
-    (folder / "tokenizer.json").write_bytes(b"{}")
+    (folder / "tokenizer.model").write_bytes(b"{}")
     entry = artifact.entry(b"{}")
-    manifest["files"]["tokenizer.json"] = {"sha256": entry.sha256, "bytes": entry.bytes}
+    manifest["files"]["tokenizer.model"] = {"sha256": entry.sha256, "bytes": entry.bytes}
     (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from router.classifier import artifact
+from router.classifier.features import load_pieces, normalised
 from training.build import vocabulary
 
 PIECES = ["▁", "▁the", "the", "▁The", "cat", "▁cat", ",", "▁bo", "und", "é", "▁中", "文", "s."]
@@ -28,27 +30,37 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
+def cut(tokenizer: bytes, text: str) -> list[str]:
+    return load_pieces(tokenizer).encode(normalised(text), out_type=str)
+
+
 def test_reads_lower_case_and_isolates_punctuation(model: Path) -> None:
     tokenizer = vocabulary.tokenizer(model, [])
-    assert tokenizer.encode("THE cat, The\x1fcat\u3000bound").tokens == [
-        "▁the", "▁cat", "▁,", "▁the", "▁cat", "▁bo", "und",
-    ]  # fmt: skip
-    pieces = tokenizer.get_vocab()
+    assert cut(tokenizer, "THE cat, The\x1fcat\u3000bound") == ["▁the", "▁cat", "▁,", "▁the", "▁cat", "▁bo", "und"]
+    pieces = [piece for piece, _ in vocabulary.pieces(tokenizer)]
     assert "▁The" not in pieces  # merged into ▁the
-    assert "s." not in pieces  # the pre-tokenizer would cut it
-    assert tokenizer.token_to_id("[UNK]") == 0
+    assert "s." not in pieces  # it would be cut before
+    assert pieces[0] == "[UNK]"
+
+
+def test_what_is_written_is_what_is_read() -> None:
+    shipped = vocabulary.pieces(artifact.load().tokenizer)
+    written = vocabulary.written(shipped[1:])
+    assert vocabulary.pieces(written) == shipped
+    assert vocabulary.written(shipped[1:]) == written
+    assert shipped[0] == ("[UNK]", 0)
 
 
 def test_frequent_words_become_pieces(model: Path) -> None:
     texts = ["a catboundary here"] * vocabulary.MIN_TEXTS_OF_WORD
-    assert vocabulary.tokenizer(model, texts).encode("Catboundary").tokens == ["▁catboundary"]
-    assert len(vocabulary.tokenizer(model, texts[1:]).encode("Catboundary").tokens) > 1
+    assert cut(vocabulary.tokenizer(model, texts), "Catboundary") == ["▁catboundary"]
+    assert len(cut(vocabulary.tokenizer(model, texts[1:]), "Catboundary")) > 1
 
 
 def test_vocabulary_keeps_what_texts_use(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vocabulary, "N_PIECES", 3)
-    kept = set(vocabulary.tokenizer(model, ["bound zz"] * vocabulary.MIN_TEXTS).get_vocab())
-    assert {"▁bo", "und"} <= kept
+    kept = dict(vocabulary.pieces(vocabulary.tokenizer(model, ["bound zz"] * vocabulary.MIN_TEXTS)))
+    assert {"▁bo", "und"} <= kept.keys()
     assert "▁cat" not in kept
 
 

@@ -176,11 +176,11 @@ def write_artifact(
         (staged / "training").mkdir(parents=True)
         folded = fold(unfolded.embedding, unfolded.classifier, unfolded.novelty)
         (staged / "model.onnx").write_bytes(graph(folded, unfolded.novelty))
-        (staged / "tokenizer.json").write_bytes(unfolded.embedding.tokenizer)
+        (staged / "tokenizer.model").write_bytes(unfolded.embedding.tokenizer)
         (staged / TRAINING_FILE).write_bytes(save(_tensors(unfolded)))
         for file, content in documents.items():
             (staged / file).write_bytes(content)
-        files = ("model.onnx", "tokenizer.json", TRAINING_FILE, *documents)
+        files = ("model.onnx", "tokenizer.model", TRAINING_FILE, *documents)
         manifest = Manifest(
             schema_version=artifact.SCHEMA_VERSION,
             name=name,
@@ -234,9 +234,10 @@ def parity_gap(folder: Path, unfolded: Unfolded, texts: list[str]) -> float:
 
 
 def read_unfolded(folder: Path) -> Unfolded:
-    """What an artifact was folded from, for retraining and for parity tests."""
+    """What an artifact was folded from, for retraining and for parity tests. Raises ArtifactError as artifact.load."""
+    tokenizer = artifact.load(folder).tokenizer
     tensors = load((folder / TRAINING_FILE).read_bytes())
-    embedding = Embedding(tensors["codes"], tensors["scales"], tensors["idf"], (folder / "tokenizer.json").read_bytes())
+    embedding = Embedding(tensors["codes"], tensors["scales"], tensors["idf"], tokenizer)
     classifier = Classifier(
         tensors["mean"],
         tensors["scale"],

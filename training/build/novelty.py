@@ -8,7 +8,6 @@ tokens, so it folds into one column of the table.
 from __future__ import annotations
 
 import base64
-import json
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ import numpy.typing as npt
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
-from router.classifier.unigram import START
+from training.build import vocabulary
 from training.build.embedding import Embedding
-from training.build.vocabulary import UNKNOWN, script
+from training.build.vocabulary import START, UNKNOWN, script
 
 N_SYNTHETIC = 600
 """Made-up texts of each kind in the fit."""
@@ -83,7 +82,7 @@ def fit(embedding: Embedding, texts: list[str], own: list[str], seed: int = 0) -
 
 def attributes(embedding: Embedding) -> Array:
     """What a token says about its text, float64 [n_tokens, n_attributes]: met before, how rare for its length, kind."""
-    pieces = _pieces(embedding.tokenizer)
+    pieces = vocabulary.pieces(embedding.tokenizer)
     rows = []
     for (piece, score), is_rare in zip(pieces, embedding.rare, strict=True):
         word = piece.removeprefix(START)
@@ -140,16 +139,12 @@ def made_up(embedding: Embedding, seed: int, n: int = N_SYNTHETIC) -> dict[str, 
 def _foreign_pieces(embedding: Embedding) -> list[str]:
     """Pieces of scripts that training hardly saw: under one piece in ten of the script."""
     seen: dict[str, list[bool]] = {}
-    pieces = [piece for piece, _ in _pieces(embedding.tokenizer)]
+    pieces = [piece for piece, _ in vocabulary.pieces(embedding.tokenizer)]
     scripts = [script(piece) for piece in pieces]
     for name, is_rare in zip(scripts, embedding.rare, strict=True):
         seen.setdefault(name, []).append(not is_rare)
     foreign = {name for name, flags in seen.items() if name and np.mean(flags) < 0.1}
     return [piece for piece, name in zip(pieces, scripts, strict=True) if name in foreign]
-
-
-def _pieces(tokenizer: bytes) -> list[tuple[str, float]]:
-    return [(piece, score) for piece, score in json.loads(tokenizer)["model"]["vocab"]]
 
 
 def _kind(word: str) -> str:
