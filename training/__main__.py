@@ -16,7 +16,7 @@ from router.types import Tier
 from training import behaviour
 from training.build import corpora as dataset
 from training.build import embedding, export, fit, novelty
-from training.examine import card, curve, evaluate
+from training.examine import card, curve, measures
 
 
 class _Steps:
@@ -63,7 +63,7 @@ def build(corpora: Path, name: str, version: int, out: Path, base: Path | None, 
     step = _Steps()
     step(f"reading {corpora}")
     rows = dataset.training_rows(corpora)
-    sets = dataset.outcomes(corpora)
+    sets = dataset.outcome_sets(corpora)
     written = [text for text, source in zip(rows.texts, rows.sources, strict=True) if source != "variants"]
     if base:
         static = export.read_unfolded(artifacts.find(base)).embedding
@@ -84,15 +84,15 @@ def build(corpora: Path, name: str, version: int, out: Path, base: Path | None, 
     unfolded = export.Unfolded(static, model, strangeness)
     step("tuning operating points")
     p_required = model.calibration.predict_proba(own_logits)
-    texts, required, languages = evaluate.own_labels()
+    texts, required, languages = measures.own_labels()
     points = fit.operating_points(fit.suffices(p_required), np.eye(len(Tier))[required])
     step("leaving each outcome set out in turn")
-    left_out = evaluate.LeftOut(rows, x, model)
+    left_out = measures.LeftOut(rows, x, model)
     metrics = {
-        "leave_one_out": evaluate.leave_one_out(static, left_out, sets, step),
+        "leave_one_out": measures.leave_one_out(static, left_out, sets, step),
         "learning_curve": curve.learning_curve(sets, static, left_out, n_seeds=seeds, progress=step),
-        "labelled_out_of_fold": evaluate.labelled_report(p_required, required, languages),
-        "length_auc": round(evaluate.auc(np.array([len(text) for text in texts], float), required), 4),
+        "labelled_out_of_fold": measures.labelled_report(p_required, required, languages),
+        "length_auc": round(measures.auc(np.array([len(text) for text in texts], float), required), 4),
         **_examine(unfolded, points, corpora),
     }
     training_data = dataset.provenance(rows, corpora)
@@ -128,23 +128,23 @@ def evaluate_command(corpora: Path, artifact: Path | None, leave_one_out: bool, 
     Example: python -m training evaluate --leave-one-out --json
     """
     step = _Steps()
-    sets = dataset.outcomes(corpora)
+    sets = dataset.outcome_sets(corpora)
     folder = artifacts.find(artifact)
     unfolded = export.read_unfolded(folder)
     if leave_one_out:
         rows = dataset.training_rows(corpora)
         x = unfolded.embedding.features(rows.texts)
-        left_out = evaluate.LeftOut(rows, x, unfolded.classifier)
-        report = evaluate.leave_one_out(unfolded.embedding, left_out, sets, step)
+        left_out = measures.LeftOut(rows, x, unfolded.classifier)
+        report = measures.leave_one_out(unfolded.embedding, left_out, sets, step)
     else:
-        report = evaluate.on_outcomes(sets, lambda outcomes: 1 - unfolded.predict(outcomes.texts)[0][:, 0], step)
+        report = measures.on_outcomes(sets, lambda outcomes: 1 - unfolded.predict(outcomes.texts)[0][:, 0], step)
     step("labelled sets, shares by tier, behaviour, detection")
     report |= _examine(unfolded, artifacts.load(folder).manifest.operating_points, corpora)
     if leave_one_out:
         step("our own queries, out of fold")
         own = unfolded.classifier.calibration.predict_proba(fit.out_of_fold_logits(x, rows))
-        _, required, languages = evaluate.own_labels()
-        report["labelled"]["tierwise_queries"] = evaluate.labelled_report(own, required, languages)
+        _, required, languages = measures.own_labels()
+        report["labelled"]["tierwise_queries"] = measures.labelled_report(own, required, languages)
     if as_json:
         click.echo(json.dumps(report))
     else:
@@ -168,8 +168,8 @@ def learn_curve(corpora: Path, artifact: Path | None, seeds: int, sizes: str, as
     numbers = _numbers(sizes)
     unfolded = export.read_unfolded(artifacts.find(artifact))
     rows = dataset.training_rows(corpora)
-    left_out = evaluate.LeftOut(rows, unfolded.embedding.features(rows.texts), unfolded.classifier)
-    report = curve.learning_curve(dataset.outcomes(corpora), unfolded.embedding, left_out, numbers, seeds, step)
+    left_out = measures.LeftOut(rows, unfolded.embedding.features(rows.texts), unfolded.classifier)
+    report = curve.learning_curve(dataset.outcome_sets(corpora), unfolded.embedding, left_out, numbers, seeds, step)
     if as_json:
         click.echo(json.dumps(report))
         return
@@ -226,18 +226,18 @@ def _print_evaluation(report: dict[str, Any]) -> None:
     click.echo("out of distribution, found: " + ", ".join(f"{kind} {share:.0%}" for kind, share in found.items()))
 
 
-def _examine(unfolded: export.Unfolded, points: evaluate.Points, corpora: Path) -> dict[str, Any]:
+def _examine(unfolded: export.Unfolded, points: measures.Points, corpora: Path) -> dict[str, Any]:
     """What needs no outcomes: labelled sets that were not trained on, shares by tier, behaviour, detection."""
-    texts, required = evaluate.support_messages()
+    texts, required = measures.support_messages()
     support = unfolded.classifier.p_required(unfolded.embedding.features(texts))
     length = np.array([len(text) for text in texts], float)
-    at = evaluate.levels(points)[behaviour.POINT]
+    at = measures.thresholds_of(points)[behaviour.POINT]
     return {
-        "labelled": {"support_messages": evaluate.labelled_report(support, required, ["en"] * len(required))},
-        "support_length_auc": round(evaluate.auc(length, required), 4),
-        "prompts": evaluate.on_prompts(unfolded, dataset.samples(corpora), points),
+        "labelled": {"support_messages": measures.labelled_report(support, required, ["en"] * len(required))},
+        "support_length_auc": round(measures.auc(length, required), 4),
+        "prompts": measures.on_prompts(unfolded, dataset.samples(corpora), points),
         "behaviour": behaviour.run(behaviour.cases(), lambda texts: unfolded.route(texts, at)),
-        "out_of_distribution": evaluate.detection(unfolded),
+        "out_of_distribution": measures.detection(unfolded),
     }
 
 

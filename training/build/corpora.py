@@ -141,7 +141,7 @@ def training_rows(corpora: Path) -> Rows:
     )
 
 
-def outcomes(corpora: Path) -> list[Outcomes]:
+def outcome_sets(corpora: Path) -> list[Outcomes]:
     """The outcome sets for evaluation, permissive or not: none of these numbers ends up in the model."""
     prompts = _read(corpora, "prompts").set_index("query_id")["prompt"]
     gain = _read(corpora, "pair_gain")

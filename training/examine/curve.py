@@ -14,7 +14,7 @@ from sklearn.linear_model import RidgeCV
 from training.build import fit
 from training.build.corpora import Outcomes
 from training.build.embedding import Embedding
-from training.examine.evaluate import apgr
+from training.examine.measures import apgr
 
 Array = npt.NDArray[np.float64]
 

@@ -21,7 +21,7 @@ from router.classifier.model import Classifier
 from router.types import Tier
 from training import behaviour
 from training.build import fit
-from training.examine import evaluate
+from training.examine import measures
 
 Array = npt.NDArray[np.float64]
 
@@ -126,7 +126,7 @@ def compare(
     for number, (name, side) in enumerate((("champion", old), ("challenger", new))):
         progress("gate", number, 3)
         scores[name] = 1 - side.predict(rows.texts)[0][:, 0]
-    before, after = (evaluate.gain_curve(s, need, rows.weights, rows.groups) for s in scores.values())
+    before, after = (measures.gain_curve(s, need, rows.weights, rows.groups) for s in scores.values())
     gain, interval = after.apgr - before.apgr, after.interval(before)
     progress("gate", 2, 3)
     checks = (
@@ -207,7 +207,7 @@ def _slices(scores: dict[str, Array], need: Array, rows: HeldOut) -> list[Check]
             at = values == value
             if at.sum() < MIN_SLICE or need[at].sum() <= 0:
                 continue
-            curves = [evaluate.gain_curve(s[at], need[at], rows.weights[at], rows.groups[at]) for s in scores.values()]
+            curves = [measures.gain_curve(s[at], need[at], rows.weights[at], rows.groups[at]) for s in scores.values()]
             low, high = curves[1].interval(curves[0])
             gain = curves[1].apgr - curves[0].apgr
             checks.append(

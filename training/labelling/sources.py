@@ -22,10 +22,10 @@ from router.types import Tier
 from training.build.export import Unfolded
 from training.labelling.comparison import ANSWER_TOKENS, Judge, ask, p_required, shortfall, tier_said
 from training.labelling.paid_calls import Caller, Request
-from training.retrain import adapt
-from training.retrain.adapt import Array
+from training.retrain import regression
+from training.retrain.regression import Array
 from training.rows import duplicates, traffic
-from training.rows.traffic import METHODS, SLICES, LabelError, Source
+from training.rows.traffic import METHODS, SLICES, LabelError, TrafficFile
 
 FLOOR = 0.25
 """What a text that is sure and known still weighs in the draw, so that every text may be drawn."""
@@ -127,10 +127,10 @@ class Book:
         return {label.text for label in self.labels if label.method == method}
 
 
-def from_outcomes(source: Source) -> Iterator[list[Label]]:
+def from_outcomes(source: TrafficFile) -> Iterator[list[Label]]:
     """Labels of scores per model, or of labels that came with the traffic (feedback as tiers), batch by batch."""
     by = "scores" if source.tiers is None else ", ".join(f"{model} = {tier}" for model, tier in source.tiers.items())
-    for batch in traffic.labels(source):
+    for batch in traffic.read_labels(source):
         at = dt.datetime.now(dt.UTC).replace(microsecond=0)
         yield [
             Label(
@@ -150,14 +150,14 @@ def from_outcomes(source: Source) -> Iterator[list[Label]]:
         ]
 
 
-def from_feedback(source: Source, base: Unfolded) -> Iterator[list[Label]]:
+def from_feedback(source: TrafficFile, base: Unfolded) -> Iterator[list[Label]]:
     """Labels of rows with `good` (true or false) and the `tier` or `model` that answered, batch by batch.
 
     A good answer says that its tier suffices, a bad one that it does not; which tier it is on that side is the base's
     guess. What the strongest tier answered well or badly says nothing of the others, and gives no label.
     """
     number = 0
-    for frame in traffic.frames(source.path):
+    for frame in traffic.read_frames(source.path):
         text = traffic.column(frame, traffic.TEXT_COLUMNS, source.path)
         served = traffic.column(frame, ("tier", "model"), source.path)
         tiers = traffic.tiers_of(frame[served].dropna().unique(), source, least=1)
@@ -182,14 +182,14 @@ def from_feedback(source: Source, base: Unfolded) -> Iterator[list[Label]]:
         yield labels
 
 
-def choose(path: Path, n: int, base: Unfolded, seed: int = 0) -> list[Query]:
+def draw_queries(path: Path, n: int, base: Unfolded, seed: int = 0) -> list[Query]:
     """About n texts of the traffic, where labels help most: where the base is unsure, what is new, from every corner.
 
     Near-duplicates count once. A text is drawn in proportion to FLOOR + uncertainty + novelty, over the
     square root of its cluster's size, by a systematic sample along the clusters; its weight is one over that, times its
     near-duplicates, so that weighted labels show the traffic's own mix.
     """
-    numbered = list(traffic.requests(path))
+    numbered = list(traffic.read_requests(path))
     if not numbered:
         raise LabelError(f"{path} has no rows with a text")
     texts = [text for _, text, _ in numbered]
@@ -301,7 +301,7 @@ def _importance(texts: list[str], base: Unfolded) -> Array:
     q, novelty = base.predict(texts)
     p = np.diff(q, axis=1, prepend=0).clip(1e-9, 1)
     uncertainty = -(p * np.log(p)).sum(axis=1) / np.log(len(Tier))
-    embedded = adapt.encode(texts, base).dense[:, adapt.N_BENT :]
+    embedded = regression.encode(texts, base).dense[:, regression.N_BENT :]
     n_clusters = max(min(len(texts) // 20, 50), 1)
     cluster = MiniBatchKMeans(n_clusters, random_state=0, n_init=1).fit_predict(embedded)
     size = np.bincount(cluster, minlength=n_clusters)[cluster]

@@ -13,10 +13,10 @@ from joblib import Memory
 
 from router.types import Tier
 from training.build.export import Unfolded
-from training.retrain import adapt
-from training.retrain.adapt import Array, Shard
+from training.retrain import regression
+from training.retrain.regression import Array, Shard
 from training.rows import duplicates, traffic
-from training.rows.traffic import LabelError, Source
+from training.rows.traffic import LabelError, TrafficFile
 
 MIN_LABELS = 100
 MIN_OF_TIER = 5
@@ -65,15 +65,15 @@ class Shards(Sequence[Shard]):
         return self._loaders[number]()
 
 
-def read_examples(source: Source, base: Unfolded, identity: str, memory: Memory, progress: Progress) -> Examples:
+def read_examples(source: TrafficFile, base: Unfolded, identity: str, memory: Memory, progress: Progress) -> Examples:
     """Every label of a source, encoded shard by shard into the cache."""
     encode = memory.cache(_encode, ignore=["texts", "base"])
     hasher = duplicates.Hasher(len(base.embedding.idf))
     loaders: list[Callable[[], Shard]] = []
     parts: list[tuple[Any, ...]] = []
     names: dict[str, dict[str, int]] = {}
-    signatures, total, n_censored = [], traffic.count(source), 0
-    for batch in traffic.labels(source):
+    signatures, total, n_censored = [], traffic.count_rows(source), 0
+    for batch in traffic.read_labels(source):
         digest = hashlib.sha256("\0".join(batch.texts).encode("utf-8", "surrogatepass")).hexdigest()
         shard = encode(batch.texts, base, identity, digest)
         loaders.append(lambda digest=digest: encode([], base, identity, digest))
@@ -175,10 +175,10 @@ def split(rows: Examples) -> npt.NDArray[np.bool_]:
 
 
 def _encode(texts: list[str], base: Unfolded, identity: str, digest: str) -> Shard:  # noqa: ARG001
-    """adapt.encode, cached by the base's and the texts' hash: the texts themselves do not get into the cache."""
+    """regression.encode, cached by the base's and the texts' hash: the texts themselves do not get into the cache."""
     if not texts:
         raise LabelError("a shard is gone from the cache; run the command again")
-    return adapt.encode(texts, base)
+    return regression.encode(texts, base)
 
 
 def keys_of(texts: list[str]) -> npt.NDArray[np.uint64]:

@@ -46,7 +46,7 @@ class LabelError(TierwiseError):
 
 
 @dataclass(frozen=True)
-class Source:
+class TrafficFile:
     """A file of rows, with what it takes to read outcomes: the file of prompts, and each model's tier."""
 
     path: Path
@@ -64,7 +64,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelBatch:
     """A batch: `targets` float64 [n, n_tiers], rows sum to 1; `weights` float64 [n]; `methods` int8 [n] in METHODS;
     `censored` bool [n]: the middle tier was not seen.
 
@@ -81,11 +81,11 @@ class Labels:
     numbers: npt.NDArray[np.int_]
 
 
-def labels(source: Source) -> Iterator[Labels]:
+def read_labels(source: TrafficFile) -> Iterator[LabelBatch]:
     """The labels of a source, in order. Raises LabelError, naming the row or column and the remedy."""
     number = 0
-    batches = frames(source.path)
-    for frame in outcomes(source, batches) if is_long(source.path) else batches:
+    batches = read_frames(source.path)
+    for frame in _rows_by_query(source, batches) if is_long(source.path) else batches:
         text = column(frame, TEXT_COLUMNS, source.path)
         numbers = np.arange(number + 1, number + len(frame) + 1)
         number += len(frame)
@@ -93,7 +93,7 @@ def labels(source: Source) -> Iterator[Labels]:
         for row, value in zip(numbers, texts, strict=True):
             if not isinstance(value, str) or not value.strip():
                 raise LabelError(f"{source.path}: row {row}: {text} is {value!r}, expected a text; leave the row out")
-        yield Labels(
+        yield LabelBatch(
             texts,
             _targets(frame, source, numbers),
             _weights(frame, source.path, numbers),
@@ -105,7 +105,7 @@ def labels(source: Source) -> Iterator[Labels]:
         )
 
 
-def frames(path: Path) -> Iterator[pd.DataFrame]:
+def read_frames(path: Path) -> Iterator[pd.DataFrame]:
     """The rows of a file, BATCH at a time. Raises LabelError for another format or a row that cannot be parsed."""
     if not path.is_file():
         raise LabelError(f"{path} is not a file; expected {', '.join(FORMATS)}")
@@ -122,7 +122,7 @@ def frames(path: Path) -> Iterator[pd.DataFrame]:
         raise LabelError(f"{path}: {exc}") from exc
 
 
-def count(source: Source) -> int:
+def count_rows(source: TrafficFile) -> int:
     """About how many labels a source holds: its rows, for a progress bar. Raises LabelError without any."""
     columns(source.path)
     if source.path.suffix == ".parquet":
@@ -133,7 +133,7 @@ def count(source: Source) -> int:
 
 def columns(path: Path) -> list[str]:
     """The columns of a file's first rows. Raises LabelError for an empty one."""
-    frame = next(frames(path), None)
+    frame = next(read_frames(path), None)
     if frame is None or frame.empty:
         raise LabelError(f"{path} has no rows")
     return list(frame)
@@ -154,7 +154,7 @@ def is_long(path: Path) -> bool:
     return {"model", "score"} <= set(columns(path))
 
 
-def outcomes(source: Source, batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+def _rows_by_query(source: TrafficFile, batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
     """Rows `query_id, model, score` -> one a query: its text and slices, and the mean score of each tier's models."""
     parts: list[pd.DataFrame] = []
     queries: dict[Any, dict[str, Any]] = {}
@@ -175,7 +175,7 @@ def outcomes(source: Source, batches: Iterator[pd.DataFrame]) -> Iterator[pd.Dat
     names = {model: tier.value for model, tier in tiers_of(scores["model"].unique(), source).items()}
     scores = scores.assign(tier=scores["model"].map(names)).dropna()
     table = scores.pivot_table(index="id", columns="tier", values="score", aggfunc="mean").dropna()
-    for frame in frames(source.prompts) if source.prompts is not None else ():
+    for frame in read_frames(source.prompts) if source.prompts is not None else ():
         query = column(frame, ("query_id", "id"), source.path)
         queries |= _queries(frame[frame[query].isin(table.index)], query, source.prompts or source.path)
     table = table[table.index.isin(list(queries))]
@@ -195,7 +195,7 @@ def _queries(frame: pd.DataFrame, query: str, path: Path) -> dict[Any, dict[str,
     return {row.pop(query): row for row in kept.to_dict("records")}
 
 
-def tiers_of(names: Iterable[Any], source: Source, least: int = 2) -> dict[str, Tier]:
+def tiers_of(names: Iterable[Any], source: TrafficFile, least: int = 2) -> dict[str, Tier]:
     """The tier of each model that has one: as given, or a tier's own name, or as in the catalog's fleets.
 
     Raises LabelError when they are models of fewer than `least` tiers, or, of two or more, none is of the strongest.
@@ -229,10 +229,10 @@ def required(scores: Mapping[Tier, npt.NDArray[np.float64]]) -> npt.NDArray[np.f
     return np.column_stack([simple, moderate - simple, 1 - moderate])
 
 
-def requests(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
+def read_requests(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """(row number, the task's text, the row) of plain traffic: rows with a text, or with `messages` as sent."""
     number = 0
-    for frame in frames(path):
+    for frame in read_frames(path):
         text = None if "messages" in frame else column(frame, TEXT_COLUMNS, path)
         for row in frame.to_dict("records"):
             number += 1
@@ -262,7 +262,7 @@ def _json_lines(path: Path) -> Iterator[pd.DataFrame]:
         yield pd.DataFrame(rows)
 
 
-def _targets(frame: pd.DataFrame, source: Source, numbers: npt.NDArray[np.int_]) -> npt.NDArray[np.float64]:
+def _targets(frame: pd.DataFrame, source: TrafficFile, numbers: npt.NDArray[np.int_]) -> npt.NDArray[np.float64]:
     if "good" in frame:
         raise LabelError(f"{source.path} is feedback, not labels; turn it into labels first: tierwise label")
     if "p_required" in frame:
@@ -329,7 +329,7 @@ def _methods(frame: pd.DataFrame, path: Path, numbers: npt.NDArray[np.int_]) -> 
     return frame["method"].map(METHODS.index).to_numpy(np.int8)
 
 
-def _censored(frame: pd.DataFrame, source: Source, numbers: npt.NDArray[np.int_]) -> npt.NDArray[np.bool_]:
+def _censored(frame: pd.DataFrame, source: TrafficFile, numbers: npt.NDArray[np.int_]) -> npt.NDArray[np.bool_]:
     """Rows that say nothing of the middle tier: marked so, or scores of two tiers."""
     if "p_required" not in frame:
         models = [] if "tier" in frame else _scored(frame)

@@ -21,7 +21,8 @@ from router.simulate import workload as workloads
 from router.simulate.workload import Workload
 from router.types import Tier
 from training.build.fit import route
-from training.thresholds.labels import Labels, LabelsError
+from training.rows.traffic import LabelError
+from training.thresholds.losses import Losses
 from training.thresholds.risk import Evidence
 
 Array = npt.NDArray[np.float64]
@@ -81,7 +82,7 @@ def workload_of(ledger: Path, fleet: Fleet) -> tuple[Workload, int]:
     """The workload that a ledger's records show, and their number: mean tokens, and the gap that explains its hits.
 
     Calls come in bursts, so the mean time between them would say too little of how warm caches are: the gap taken is
-    the one at which random arrivals find the prefix warm as often as the records did. Raises LabelsError.
+    the one at which random arrivals find the prefix warm as often as the records did. Raises LabelError.
     """
     query = """
         SELECT model, COUNT(*), AVG(fresh_tokens), AVG(cache_read_tokens + cache_write_short_tokens +
@@ -93,12 +94,12 @@ def workload_of(ledger: Path, fleet: Fleet) -> tuple[Workload, int]:
         with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as db:
             rows = [row for row in db.execute(query) if fleet.tier_of(row[0])]
     except sqlite3.Error as exc:
-        raise LabelsError(
+        raise LabelError(
             f"{ledger} is no ledger of records: {exc}; give the file that `ledger` in tierwise.toml names"
         ) from exc
     counts = np.array([row[1] for row in rows], float)
     if counts.sum() < 2:
-        raise LabelsError(f"{ledger} holds {int(counts.sum())} records of the fleet {fleet.name!r}; two are the least")
+        raise LabelError(f"{ledger} holds {int(counts.sum())} records of the fleet {fleet.name!r}; two are the least")
     share = counts / counts.sum()
     fresh, prefix, output, hit = (float(share @ [row[i] for row in rows]) for i in (2, 3, 4, 5))
     gap_s = max((max(r[8] for r in rows) - min(r[7] for r in rows)) / (counts.sum() - 1), 1e-3)
@@ -128,7 +129,7 @@ class Problem:
 
     @classmethod
     def of(
-        cls, labels: Labels, q: Array, costs: Costs, novel: npt.NDArray[np.bool_] | None = None,
+        cls, labels: Losses, q: Array, costs: Costs, novel: npt.NDArray[np.bool_] | None = None,
         mix: tuple[float, ...] | None = None,
     ) -> Problem:  # fmt: skip
         """Raises Refused when a mix is asked of labels without required tiers, or of a tier without a row."""
@@ -230,7 +231,9 @@ def _levels(q: Array, unused: bool) -> Array:
     )
 
 
-def curve(problem: Problem, confidence: float = 0.95, n_points: int = 25, seed: int = 0) -> list[dict[str, Any]]:
+def cost_quality_curve(
+    problem: Problem, confidence: float = 0.95, n_points: int = 25, seed: int = 0
+) -> list[dict[str, Any]]:
     """The cost-quality curve: thresholds from a quarter of the rows; quality, interval and cost on the others."""
     path_rows, *_ = problem.split(seed)
     order = np.random.default_rng(seed).permutation(len(problem))
@@ -254,7 +257,7 @@ def curve(problem: Problem, confidence: float = 0.95, n_points: int = 25, seed: 
     return points
 
 
-def worst(labels: Labels, problem: Problem, thresholds: tuple[float, float], n: int = 10) -> list[dict[str, Any]]:
+def worst(labels: Losses, problem: Problem, thresholds: tuple[float, float], n: int = 10) -> list[dict[str, Any]]:
     """The rows that lose most, the surest first: number, text, chosen and required tier, P(suffices) of the chosen."""
     lost, chosen = problem.lost(thresholds), problem.chosen(thresholds)
     sure = problem.q[np.arange(len(problem)), chosen]
@@ -273,7 +276,7 @@ def worst(labels: Labels, problem: Problem, thresholds: tuple[float, float], n: 
     ]
 
 
-def slices(labels: Labels, problem: Problem, thresholds: tuple[float, float], column: str) -> list[dict[str, Any]]:
+def slices(labels: Losses, problem: Problem, thresholds: tuple[float, float], column: str) -> list[dict[str, Any]]:
     """Loss, interval, share sent higher than needed, and cost by the values of a column, most frequent first."""
     rows = []
     for name, group in labels.frame.groupby(column, sort=False):

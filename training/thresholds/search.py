@@ -119,9 +119,9 @@ def _rounded_up(threshold: float) -> float:
     return ceil(threshold * 1e6 - 1e-6) / 1e6
 
 
-def choose(problem: Problem, target: Target, confidence: float, seed: int = 0) -> Choice:
+def choose_point(problem: Problem, target: Target, confidence: float, seed: int = 0) -> Choice:
     """The cheapest point that meets the target with that confidence. Raises Refused, saying what would be needed."""
-    thresholds, more_rows, next_cost = select(problem, target, confidence, seed)
+    thresholds, more_rows, next_cost = choose_thresholds(problem, target, confidence, seed)
     _, proof, unseen = problem.split(seed)
     seen = unseen.evidence(thresholds)
     share_draws = unseen.share_draws(thresholds)
@@ -139,7 +139,7 @@ def choose(problem: Problem, target: Target, confidence: float, seed: int = 0) -
     return choice
 
 
-def select(problem: Problem, target: Target, confidence: float, seed: int = 0) -> _Selected:
+def choose_thresholds(problem: Problem, target: Target, confidence: float, seed: int = 0) -> _Selected:
     """The thresholds alone; how many more labels would prove a cheaper point, and its cost. Raises Refused."""
     path_rows, proof, unseen = problem.split(seed)
     if min(len(path_rows), len(proof), len(unseen)) < 5:
@@ -148,7 +148,7 @@ def select(problem: Problem, target: Target, confidence: float, seed: int = 0) -
     return pick(path_rows, proof, target, 1 - confidence, len(problem))
 
 
-def ladder(problem: Problem, target: Target, confidence: float, seed: int = 0) -> list[dict[str, Any]]:
+def walk_frontier(problem: Problem, target: Target, confidence: float, seed: int = 0) -> list[dict[str, Any]]:
     """The walk of a quality target: each point in order with its loss on the rows of the proof, p-value and verdict."""
     path_rows, proof, _ = problem.split(seed)
     limit, steps, proved = 1 - target.values[0], [], True

@@ -119,8 +119,8 @@ def on_outcomes(
             "model": curve_metrics(score, outcomes),
             "length": curve_metrics(length, outcomes),
             "random": curve_metrics(np.zeros(len(length)), outcomes),
-            "calibration": reliability(1 - score, 1 - gained, even),
-            "recalibrated": reliability(1 - _platt(score, gained), 1 - gained, even),
+            "calibration": calibration_error(1 - score, 1 - gained, even),
+            "recalibrated": calibration_error(1 - _platt(score, gained), 1 - gained, even),
         }
     names = ("model", "length", "random")
     mean = {name: round(float(np.mean([r[name]["apgr"] for r in report.values()])), 4) for name in names}
@@ -162,7 +162,7 @@ def leave_one_out(
 def calibration_report(p_suffices: Array, required: npt.NDArray[np.int_], weights: Array) -> dict[str, Any]:
     """ECE and Brier score of P(tier suffices), by tier below the top, weighted."""
     return {
-        tier.value: reliability(p_suffices[:, k], (required <= k).astype(float), weights)
+        tier.value: calibration_error(p_suffices[:, k], (required <= k).astype(float), weights)
         for k, tier in enumerate(list(Tier)[:-1])
     }
 
@@ -209,7 +209,7 @@ def shares(q: Array, thresholds: dict[str, tuple[float, ...]]) -> dict[str, dict
     return report
 
 
-def reliability(q: Array, truth: Array, weights: Array) -> dict[str, float]:
+def calibration_error(q: Array, truth: Array, weights: Array) -> dict[str, float]:
     """ECE (10 equal-width bins) and Brier score of probabilities q of a truth in [0, 1]."""
     bins = np.minimum((q * 10).astype(int), 9)
     gaps = [
@@ -249,7 +249,7 @@ def on_prompts(unfolded: Unfolded, prompts: dict[str, list[str]], points: Points
         report[name] = {
             "n": len(texts),
             "out_of_distribution": round(float(np.mean(novelty > unfolded.novelty.threshold)), 4),
-            "shares": shares(q, levels(points)),
+            "shares": shares(q, thresholds_of(points)),
         }
     return report
 
@@ -263,7 +263,7 @@ def detection(unfolded: Unfolded, seed: int = 1) -> dict[str, float]:
     }
 
 
-def levels(points: Points) -> dict[str, tuple[float, ...]]:
+def thresholds_of(points: Points) -> dict[str, tuple[float, ...]]:
     """Thresholds by operating point, cheap to strong."""
     return {name: tuple(point.thresholds[tier] for tier in list(Tier)[:-1]) for name, point in points.items()}
 
