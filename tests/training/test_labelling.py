@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import msgspec
 import numpy as np
 import openai
 import pytest
@@ -388,3 +389,9 @@ def test_without_a_key_it_says_which(traffic_file: Path) -> None:
     args = [str(traffic_file), "--by", "ask", "--n", "3", "--out", "l.jsonl", "--yes"]
     with pytest.raises(paid_calls.CallsFailed, match="set ANTHROPIC_API_KEY"):
         CliRunner().invoke(label, args, catch_exceptions=False)
+
+
+def test_a_model_without_prices_is_refused_before_it_is_asked() -> None:
+    unpriced = msgspec.structs.replace(FLEETS["claude"].top, prices=(catalog.Price(),))
+    with pytest.raises(paid_calls.CallsFailed, match=r"no price of claude-.* is known"):
+        Request(unpriced, "hi", 5).most_usd(False)

@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from router.accounts import ledger
+from router.accounts.ledger import BATCH_FACTOR, PICO, cost, picousd
 from router.catalog import Fleet, Model
 from router.errors import TierwiseError
 from router.formats import usage
@@ -37,8 +37,6 @@ BATCH_SIZE = 10_000
 PROMPT_OVERHEAD_TOKENS = 50
 THINKING_TOKENS = 1024
 """Room for a model that cannot answer without thinking, at its lowest effort: what it thinks counts as output."""
-
-_PICO = Decimal(10) ** 12
 
 
 class OverBudget(TierwiseError):
@@ -81,11 +79,16 @@ class Request:
         return body
 
     def most_usd(self, is_batch: bool) -> Decimal:
-        """What it costs at most: all of its output, and a token for every two characters of the prompt."""
+        """What it costs at most: all of its output, and a token for every two characters of the prompt.
+
+        Raises CallsFailed for a model without prices.
+        """
         n_tokens = len(self.prompt) // 2 + PROMPT_OVERHEAD_TOKENS
         price = self.model.price(dt.datetime.now(dt.UTC).date(), n_tokens)
+        if price.input is None or price.output is None:
+            raise CallsFailed(f"no price of {self.model.id} is known, so its calls have no upper bound; choose another")
         usd = (n_tokens * price.input + self._output_tokens * price.output) / 1_000_000
-        return usd * ledger.BATCH_FACTOR if is_batch else usd
+        return usd * BATCH_FACTOR if is_batch else usd
 
     @property
     def _thinks(self) -> bool:
@@ -133,14 +136,13 @@ class Journal:
     def keep(self, key: str, model: Model, text: str, reported: Any, api: Api, is_batch: bool) -> None:
         """Store a reply with its cost at the day's prices."""
         spent = usage.read_usage({"usage": reported}, api, is_batch=is_batch)
-        usd = ledger.cost(spent, model, dt.datetime.now(dt.UTC).date())
-        pico = None if usd is None else int(usd * _PICO)
-        self._db.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)", (key, model.id, text, pico))
+        usd = cost(spent, model, dt.datetime.now(dt.UTC).date())
+        self._db.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)", (key, model.id, text, picousd(usd)))
 
     @property
     def spent_usd(self) -> Decimal:
         """All that the replies cost."""
-        return Decimal(self._db.execute("SELECT TOTAL(picousd) FROM replies").fetchone()[0]) / _PICO
+        return Decimal(self._db.execute("SELECT TOTAL(picousd) FROM replies").fetchone()[0]) / PICO
 
     def open_batch(self, keys: list[str]) -> str:
         """Note, before it is sent, that a batch with these requests is about to be."""
