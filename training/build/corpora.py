@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from router.types import Tier
+from training.rows.arrays import Array
 
 ROOT = Path(__file__).parents[2]
 DATA = next(folder for folder in (Path(__file__).parents[1] / "data", ROOT / "data") if folder.is_dir())
@@ -68,8 +69,8 @@ class Rows:
 
     ids: npt.NDArray[np.str_]
     texts: list[str]
-    targets: npt.NDArray[np.float64]
-    weights: npt.NDArray[np.float64]
+    targets: Array
+    weights: Array
     sources: npt.NDArray[np.str_]
     datasets: npt.NDArray[np.str_]
     groups: npt.NDArray[np.str_]
@@ -79,10 +80,15 @@ class Rows:
 
     def select(self, mask: npt.NDArray[np.bool_]) -> Rows:
         """The rows where `mask` holds."""
-        texts = [text for text, keep in zip(self.texts, mask, strict=True) if keep]
-        arrays = (self.ids, self.targets, self.weights, self.sources, self.datasets, self.groups)
-        ids, targets, weights, sources, datasets, groups = (a[mask] for a in arrays)
-        return Rows(ids, texts, targets, weights, sources, datasets, groups)
+        return Rows(
+            ids=self.ids[mask],
+            texts=[text for text, keep in zip(self.texts, mask, strict=True) if keep],
+            targets=self.targets[mask],
+            weights=self.weights[mask],
+            sources=self.sources[mask],
+            datasets=self.datasets[mask],
+            groups=self.groups[mask],
+        )
 
 
 @dataclass(frozen=True)
@@ -91,8 +97,8 @@ class Outcomes:
 
     dataset: str
     texts: list[str]
-    weak: npt.NDArray[np.float64]
-    strong: npt.NDArray[np.float64]
+    weak: Array
+    strong: Array
 
 
 class CorporaMissing(FileNotFoundError):
@@ -110,13 +116,13 @@ def queries(path: Path = QUERIES) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def annotations(path: Path = ANNOTATIONS) -> pd.DataFrame:
+def ratings(path: Path = ANNOTATIONS) -> pd.DataFrame:
     """Ratings of corpus prompts by query_id: p_small and p_mid in [0, 1], the mean over passes."""
     frame = pd.read_json(path, lines=True)
     return frame.groupby("query_id")[["p_small", "p_mid"]].mean()
 
 
-def write_scores(path: Path, ids: list[str], p_suffices: npt.NDArray[np.float64]) -> None:
+def write_scores(path: Path, ids: list[str], p_suffices: Array) -> None:
     """P(suffices) of the tiers below the top by id, as CSV: id, p_simple, p_moderate."""
     columns = {f"p_{tier.value}": p_suffices[:, k].round(5) for k, tier in enumerate(list(Tier)[:-1])}
     pd.DataFrame({"id": ids, **columns}).to_csv(path, index=False)
@@ -134,7 +140,7 @@ def training_rows(corpora: Path) -> Rows:
         ids=frame["id"].to_numpy(str),
         texts=frame["text"].tolist(),
         targets=np.array(frame["target"].tolist(), np.float64),
-        weights=(frame["source"].map(SOURCE_WEIGHT) / counts).to_numpy(np.float64),
+        weights=np.asarray(frame["source"].map(SOURCE_WEIGHT) / counts, np.float64),
         sources=frame["source"].to_numpy(str),
         datasets=frame["dataset"].to_numpy(str),
         groups=frame["group"].to_numpy(str),
@@ -210,7 +216,7 @@ def _query_rows() -> pd.DataFrame:
 
 
 def _annotation_rows(prompts: pd.DataFrame) -> pd.DataFrame:
-    rated = annotations()
+    rated = ratings()
     rated = rated[rated.index.isin(prompts.index)]
     small, mid = rated["p_small"], rated["p_mid"]
     targets = np.stack([small, mid - small, 1 - mid], axis=1)
@@ -283,7 +289,7 @@ def _outcome_rows(prompts: pd.DataFrame, corpora: Path) -> pd.DataFrame:
     return pd.concat(frames)
 
 
-def _corpus_rows(prompts: pd.DataFrame, source: str, targets: npt.NDArray[np.float64]) -> pd.DataFrame:
+def _corpus_rows(prompts: pd.DataFrame, source: str, targets: Array) -> pd.DataFrame:
     columns = {"id": prompts.index, "text": prompts["prompt"].to_numpy(), "dataset": prompts["dataset"].to_numpy()}
     return pd.DataFrame({**columns, "source": source, "group": prompts.index, "target": list(map(tuple, targets))})
 

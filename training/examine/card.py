@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def render(
     version: int,
     operating_points: dict[str, OperatingPoint],
     metrics: dict[str, Any],
-    training_data: list[dict[str, object]],
+    training_data: Sequence[Mapping[str, object]],
 ) -> str:
     """The card as Markdown."""
     labelled = metrics["labelled_out_of_fold"]
@@ -132,7 +133,7 @@ def render_retrained(
     name: str,
     operating_points: dict[str, OperatingPoint],
     metrics: dict[str, Any],
-    training_data: list[dict[str, object]],
+    training_data: Sequence[Mapping[str, object]],
 ) -> str:
     """The card of a model that was retrained on the user's labels, as Markdown."""
     quality, noise, conflicts = metrics["out_of_fold"], metrics["noise"], metrics["conflicts"]
@@ -264,7 +265,7 @@ def _point_rows(points: dict[str, OperatingPoint]) -> str:
     return "\n".join(rows)
 
 
-def _source_rows(training_data: list[dict[str, object]]) -> str:
+def _source_rows(training_data: Sequence[Mapping[str, object]]) -> str:
     return "\n".join(
         f"| {row['source']} | {row['licence']} | {row['n_rows']} | {SOURCE_WEIGHT[str(row['source'])]:.0f} |"
         for row in training_data

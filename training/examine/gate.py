@@ -22,8 +22,7 @@ from router.types import Tier
 from training import behaviour
 from training.build import fit
 from training.examine import measures
-
-Array = npt.NDArray[np.float64]
+from training.rows.arrays import Array, Ints
 
 MIN_GAIN = 0.05
 MARGIN = 0.01
@@ -44,7 +43,7 @@ class HeldOut:
     texts: list[str]
     targets: Array
     weights: Array
-    groups: npt.NDArray[np.int_]
+    groups: Ints
     slices: dict[str, npt.NDArray[np.str_]]
 
 
@@ -100,7 +99,8 @@ class _Contestant:
         """The tier number of each text at the operating point of the suite."""
         q, novelty = self.predict(texts)
         chosen = fit.route(q, self._thresholds)
-        return np.where(novelty > self.manifest.max_novelty, len(Tier) - 1, chosen).tolist()
+        numbers: list[int] = np.where(novelty > self.manifest.max_novelty, len(Tier) - 1, chosen).tolist()
+        return numbers
 
     def p50_us(self, texts: list[str]) -> float:
         """The median time of a prediction once the words are known."""

@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.metrics import cohen_kappa_score
 
@@ -23,8 +22,8 @@ from training.build.export import Unfolded
 from training.labelling.comparison import ANSWER_TOKENS, Judge, ask, p_required, shortfall, tier_said
 from training.labelling.paid_calls import Caller, Request
 from training.retrain import regression
-from training.retrain.regression import Array
 from training.rows import duplicates, traffic
+from training.rows.arrays import Array, Ints
 from training.rows.traffic import METHODS, SLICES, LabelError, TrafficFile
 
 FLOOR = 0.25
@@ -73,8 +72,7 @@ class Query:
         known: dict[str, Any] = {name: str(self.row[name]) for name in names if self.row.get(name) is not None}
         known["censored"] = censored
         at = dt.datetime.now(dt.UTC).replace(microsecond=0)
-        first, second, third = p
-        return Label(self.text, (first, second, third), method, by, at, round(self.weight, 4), **known)
+        return Label(self.text, _triple(p), method, by, at, round(self.weight, 4), **known)
 
 
 class Book:
@@ -135,7 +133,7 @@ def from_outcomes(source: TrafficFile) -> Iterator[list[Label]]:
         yield [
             Label(
                 text,
-                tuple(round(float(p), 6) for p in target),  # type: ignore[arg-type]
+                _triple(round(float(p), 6) for p in target),
                 "outcomes",
                 by,
                 at,
@@ -167,7 +165,7 @@ def from_feedback(source: TrafficFile, base: Unfolded) -> Iterator[list[Label]]:
         wrong = frame[known & ~frame["good"].isin([True, False])]
         if len(wrong):
             raise LabelError(f"{source.path}: row {number + wrong.index[0] + 1}: good is not true or false")
-        rows = frame[known].to_dict("records")
+        rows = [{str(name): value for name, value in row.items()} for row in frame[known].to_dict("records")]
         p = np.diff(base.predict([row[text] for row in rows])[0], axis=1, prepend=0).clip(1e-9, 1)
         labels = []
         for row, required in zip(rows, p, strict=True):
@@ -194,7 +192,9 @@ def draw_queries(path: Path, n: int, base: Unfolded, seed: int = 0) -> list[Quer
         raise LabelError(f"{path} has no rows with a text")
     texts = [text for _, text, _ in numbered]
     _, bag = base.embedding.bag(texts)
-    signatures = duplicates.Hasher(len(base.embedding.idf)).sign(bag.indices.astype(np.int32), bag.indptr)
+    signatures = duplicates.Hasher(len(base.embedding.idf)).sign(
+        bag.indices.astype(np.int32), bag.indptr.astype(np.int64)
+    )
     _, first, counts = np.unique(duplicates.groups(signatures, []), return_index=True, return_counts=True)
     p = _importance([texts[i] for i in first], base)
     chosen, chance = _systematic(p, min(n, len(first)), np.random.default_rng(seed))
@@ -308,7 +308,7 @@ def _importance(texts: list[str], base: Unfolded) -> Array:
     return np.column_stack([(FLOOR + uncertainty + novelty) / np.sqrt(size), cluster])
 
 
-def _systematic(importance: Array, n: int, chance: np.random.Generator) -> tuple[npt.NDArray[np.int_], Array]:
+def _systematic(importance: Array, n: int, chance: np.random.Generator) -> tuple[Ints, Array]:
     """n rows in proportion to the first column, spread over the second, and the probability with which each came."""
     share = importance[:, 0].copy()
     p = np.minimum(share * n / share.sum(), 1.0)
@@ -323,5 +323,10 @@ def _systematic(importance: Array, n: int, chance: np.random.Generator) -> tuple
     return drawn, p[drawn]
 
 
-def _sure(tier: Tier) -> tuple[float, ...]:
-    return tuple(float(tier is other) for other in Tier)
+def _sure(tier: Tier) -> tuple[float, float, float]:
+    return _triple(float(tier is other) for other in Tier)
+
+
+def _triple(p: Iterable[float]) -> tuple[float, float, float]:
+    first, second, third = p
+    return first, second, third

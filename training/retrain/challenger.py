@@ -26,8 +26,9 @@ from training.examine import card, measures
 from training.examine.gate import HeldOut
 from training.retrain import regression
 from training.retrain.examples import MIN_LABELS, Examples, Progress, check_examples, merged, read_examples, split
-from training.retrain.regression import Array, LinearMap, Shard
+from training.retrain.regression import LinearMap, Shard
 from training.rows import traffic
+from training.rows.arrays import Array, Ints
 from training.rows.traffic import LabelError, TrafficFile
 
 CHOICE_ROWS = 3000
@@ -134,11 +135,11 @@ class Fitted:
     linear: LinearMap
     calibration: tuple[Array, Array]
     penalty: float
-    rows: npt.NDArray[np.int_]
+    rows: Ints
     logits: Array
 
 
-def _fitted(data: _Data, rows: Examples, known: npt.NDArray[np.int_]) -> Fitted:
+def _fitted(data: _Data, rows: Examples, known: Ints) -> Fitted:
     """Choose the penalty and calibrate out of fold, then fit all `known` rows."""
     folds = _folds(rows.groups, known)
     chosen = known if len(known) <= CHOICE_ROWS else _sample(rows.groups, known, CHOICE_ROWS)
@@ -172,16 +173,14 @@ class _Data:
         self._fit = memory.cache(_fit, ignore=["base", "shards", "prior", "targets", "weights"])
         self._content = _digest(rows.keys, rows.targets, rows.weights)
 
-    def out_of_fold(self, chosen: npt.NDArray[np.int_], folds: npt.NDArray[np.int_], penalty: float) -> Array:
+    def out_of_fold(self, chosen: Ints, folds: Ints, penalty: float) -> Array:
         logits = np.zeros((len(chosen), len(Tier)))
         for fold in np.unique(folds[chosen]):
             inside = folds[chosen] == fold
             logits[inside] = self.fit_and_score(chosen[~inside], chosen[inside], penalty)[1]
         return logits
 
-    def fit_and_score(
-        self, known: npt.NDArray[np.int_], scored: npt.NDArray[np.int_], penalty: float
-    ) -> tuple[LinearMap, Array]:
+    def fit_and_score(self, known: Ints, scored: Ints, penalty: float) -> tuple[LinearMap, Array]:
         """The fit on `known`, and its logits of `scored`. Few rows are gathered into memory, many stay in the cache."""
         shards: Sequence[Shard]
         if len(known) <= CROSS_FIT_ROWS:
@@ -209,7 +208,7 @@ class _Data:
         )
         return fitted, scores
 
-    def _gather(self, rows: npt.NDArray[np.int_]) -> Shard:
+    def _gather(self, rows: Ints) -> Shard:
         """These rows of all shards in one."""
         of_shard = np.searchsorted(self._starts, rows, side="right") - 1
         order = np.argsort(of_shard, kind="stable")
@@ -234,7 +233,7 @@ class _Chained(Sequence[Shard]):
         return self._shards[number]
 
 
-def noise(p_suffices: Array, rows: Examples, scored: npt.NDArray[np.int_]) -> dict[str, Any]:
+def noise(p_suffices: Array, rows: Examples, scored: Ints) -> dict[str, Any]:
     """Labels that look wrong, by confident learning (cleanlab) on out-of-fold probabilities; sure labels only.
 
     `share` of the sure labels; `rows` are the numbers of the twenty most doubtful.
@@ -258,7 +257,7 @@ def noise(p_suffices: Array, rows: Examples, scored: npt.NDArray[np.int_]) -> di
     return {"n_sure": len(labels), "share": round(len(issues) / len(labels), 4), "rows": doubtful[:20].tolist()}
 
 
-def _quality(p_suffices: Array, rows: Examples, scored: npt.NDArray[np.int_]) -> dict[str, Any]:
+def _quality(p_suffices: Array, rows: Examples, scored: Ints) -> dict[str, Any]:
     """APGR out of fold with its interval, and calibration of P(simple suffices)."""
     targets, weights = rows.targets[scored], rows.weights[scored]
     gain = measures.gain_curve(1 - p_suffices[:, 0], 1 - targets[:, 0], weights, rows.groups[scored])
@@ -281,7 +280,7 @@ def _fit(
     return regression.fit(base, shards, prior, targets, weights, penalty)
 
 
-def _folds(groups: npt.NDArray[np.int_], known: npt.NDArray[np.int_]) -> npt.NDArray[np.int_]:
+def _folds(groups: Ints, known: Ints) -> Ints:
     """A fold for each row, groups together; int [n]."""
     fold_of = np.random.default_rng(0).permutation(int(groups.max()) + 1) % fit.N_FOLDS
     folds = fold_of[groups]
@@ -290,7 +289,7 @@ def _folds(groups: npt.NDArray[np.int_], known: npt.NDArray[np.int_]) -> npt.NDA
     return folds
 
 
-def _sample(groups: npt.NDArray[np.int_], known: npt.NDArray[np.int_], n: int) -> npt.NDArray[np.int_]:
+def _sample(groups: Ints, known: Ints, n: int) -> Ints:
     """About n of the `known` rows, whole groups at random, in order."""
     rank = np.random.default_rng(1).permutation(int(groups.max()) + 1)[groups[known]]
     return np.sort(known[np.argsort(rank, kind="stable")[:n]])
@@ -312,7 +311,7 @@ def _rounded(values: dict[Any, Any]) -> dict[str, float]:
     return {str(name): round(float(value), 4) for name, value in values.items()}
 
 
-def _held_out(source: TrafficFile, rows: Examples, at: npt.NDArray[np.int_]) -> HeldOut:
+def _held_out(source: TrafficFile, rows: Examples, at: Ints) -> HeldOut:
     """The rows `at`, with their texts: the source is read once more for them."""
     wanted, texts = set(rows.numbers[at].tolist()), []
     for batch in traffic.read_labels(source):

@@ -22,8 +22,7 @@ from training.build.corpora import N_TIERS
 from training.build.embedding import EMBEDDING_SCALE, Embedding
 from training.build.export import Unfolded
 from training.build.fit import KNOTS, Classifier, design, logistic
-
-Array = npt.NDArray[np.float64]
+from training.rows.arrays import Array, Ints
 
 PENALTIES = (1.0, 3.0, 10.0)
 """Candidates for the pull of w towards 0; the out-of-fold loss chooses."""
@@ -60,7 +59,7 @@ class Shard:
         """A 1 for each distinct token, [n, n_tokens]."""
         return sparse.csr_matrix((np.ones(len(self.ids)), self.ids, self.ends), shape=(len(self), n_tokens))
 
-    def take(self, rows: npt.NDArray[np.int_]) -> Shard:
+    def take(self, rows: Ints) -> Shard:
         """These rows, in this order."""
         sizes = (self.ends[1:] - self.ends[:-1])[rows]
         ends = np.concatenate([[0], np.cumsum(sizes)])

@@ -31,6 +31,7 @@ from router import catalog
 from router.decide.task import read_task
 from router.errors import RequestError, TierwiseError
 from router.types import Tier
+from training.rows.arrays import Array, Ints
 
 BATCH = 16_384
 TEXT_COLUMNS = ("text", "prompt", "query")
@@ -72,13 +73,13 @@ class LabelBatch:
     """
 
     texts: list[str]
-    targets: npt.NDArray[np.float64]
-    weights: npt.NDArray[np.float64]
+    targets: Array
+    weights: Array
     methods: npt.NDArray[np.int8]
     censored: npt.NDArray[np.bool_]
     conversations: list[str]
     slices: dict[str, list[str]]
-    numbers: npt.NDArray[np.int_]
+    numbers: Ints
 
 
 def read_labels(source: TrafficFile) -> Iterator[LabelBatch]:
@@ -136,7 +137,7 @@ def columns(path: Path) -> list[str]:
     frame = next(read_frames(path), None)
     if frame is None or frame.empty:
         raise LabelError(f"{path} has no rows")
-    return list(frame)
+    return [str(name) for name in frame]
 
 
 def column(frame: pd.DataFrame, names: Iterable[str], path: Path) -> str:
@@ -144,8 +145,9 @@ def column(frame: pd.DataFrame, names: Iterable[str], path: Path) -> str:
     for name in names:
         if name in frame:
             return name
-    near = [match for name in names for match in get_close_matches(name, list(frame), n=1)]
-    remedy = f"rename {near[0]!r}?" if near else f"it has {', '.join(map(str, frame))}"
+    there = [str(name) for name in frame]
+    near = [match for name in names for match in get_close_matches(name, there, n=1)]
+    remedy = f"rename {near[0]!r}?" if near else f"it has {', '.join(there)}"
     raise LabelError(f"{path} has no column {' or '.join(names)}; {remedy}")
 
 
@@ -192,7 +194,7 @@ def _queries(frame: pd.DataFrame, query: str, path: Path) -> dict[Any, dict[str,
     text = column(frame, TEXT_COLUMNS, path)
     known = [name for name in ("conversation", *SLICES) if name in frame]
     kept = frame.drop_duplicates(query)[[query, text, *known]].rename(columns={text: "text"})
-    return {row.pop(query): row for row in kept.to_dict("records")}
+    return {row.pop(query): {str(name): value for name, value in row.items()} for row in kept.to_dict("records")}
 
 
 def tiers_of(names: Iterable[Any], source: TrafficFile, least: int = 2) -> dict[str, Tier]:
@@ -217,7 +219,7 @@ def tiers_of(names: Iterable[Any], source: TrafficFile, least: int = 2) -> dict[
     return found
 
 
-def required(scores: Mapping[Tier, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+def required(scores: Mapping[Tier, Array]) -> Array:
     """P(required tier) float64 [n, n_tiers] from mean scores by tier: what the strongest gains over each.
 
     Where no model of the middle tier answered, what the cheap one cannot do counts as complex, and is censored.
@@ -262,7 +264,7 @@ def _json_lines(path: Path) -> Iterator[pd.DataFrame]:
         yield pd.DataFrame(rows)
 
 
-def _targets(frame: pd.DataFrame, source: TrafficFile, numbers: npt.NDArray[np.int_]) -> npt.NDArray[np.float64]:
+def _targets(frame: pd.DataFrame, source: TrafficFile, numbers: Ints) -> Array:
     if "good" in frame:
         raise LabelError(f"{source.path} is feedback, not labels; turn it into labels first: tierwise label")
     if "p_required" in frame:
@@ -287,7 +289,7 @@ def _targets(frame: pd.DataFrame, source: TrafficFile, numbers: npt.NDArray[np.i
     return np.eye(len(Tier))[frame["tier"].map({tier.value: k for k, tier in enumerate(Tier)}).to_numpy(int)]
 
 
-def _soft_targets(frame: pd.DataFrame, path: Path, numbers: npt.NDArray[np.int_]) -> npt.NDArray[np.float64]:
+def _soft_targets(frame: pd.DataFrame, path: Path, numbers: Ints) -> Array:
     for number, value in zip(numbers, frame["p_required"], strict=True):
         given = np.asarray(value, object)
         if given.shape != (len(Tier),) or not all(isinstance(p, float | int) for p in given):
@@ -297,7 +299,7 @@ def _soft_targets(frame: pd.DataFrame, path: Path, numbers: npt.NDArray[np.int_]
     if off.size:
         raise LabelError(f"{path}: row {numbers[off[0]]}: p_required is {table[off[0]].tolist()}, expected a sum of 1")
     clipped = np.clip(table, 0, 1)
-    return clipped / clipped.sum(axis=1, keepdims=True)
+    return np.asarray(clipped / clipped.sum(axis=1, keepdims=True))
 
 
 def _is_score(values: pd.Series) -> bool:
@@ -308,7 +310,7 @@ def _is_score(values: pd.Series) -> bool:
     )
 
 
-def _weights(frame: pd.DataFrame, path: Path, numbers: npt.NDArray[np.int_]) -> npt.NDArray[np.float64]:
+def _weights(frame: pd.DataFrame, path: Path, numbers: Ints) -> Array:
     if "weight" not in frame:
         return np.ones(len(frame))
     weights = pd.to_numeric(frame["weight"].fillna(1.0), errors="coerce").to_numpy(float)
@@ -319,7 +321,7 @@ def _weights(frame: pd.DataFrame, path: Path, numbers: npt.NDArray[np.int_]) -> 
     return weights
 
 
-def _methods(frame: pd.DataFrame, path: Path, numbers: npt.NDArray[np.int_]) -> npt.NDArray[np.int8]:
+def _methods(frame: pd.DataFrame, path: Path, numbers: Ints) -> npt.NDArray[np.int8]:
     if "method" not in frame:
         return np.full(len(frame), METHODS.index("given"), np.int8)
     wrong = np.flatnonzero(~frame["method"].isin(METHODS))
@@ -329,7 +331,7 @@ def _methods(frame: pd.DataFrame, path: Path, numbers: npt.NDArray[np.int_]) -> 
     return frame["method"].map(METHODS.index).to_numpy(np.int8)
 
 
-def _censored(frame: pd.DataFrame, source: TrafficFile, numbers: npt.NDArray[np.int_]) -> npt.NDArray[np.bool_]:
+def _censored(frame: pd.DataFrame, source: TrafficFile, numbers: Ints) -> npt.NDArray[np.bool_]:
     """Rows that say nothing of the middle tier: marked so, or scores of two tiers."""
     if "p_required" not in frame:
         models = [] if "tier" in frame else _scored(frame)
@@ -346,7 +348,7 @@ def _censored(frame: pd.DataFrame, source: TrafficFile, numbers: npt.NDArray[np.
 
 def _scored(frame: pd.DataFrame) -> list[str]:
     """The columns that hold scores."""
-    return [name for name in frame if name not in ("tier", *TEXT_COLUMNS) and _is_score(frame[name])]
+    return [str(name) for name in frame if name not in ("tier", *TEXT_COLUMNS) and _is_score(frame[name])]
 
 
 def _strings(frame: pd.DataFrame, name: str) -> list[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from router.catalog import Fleet
@@ -14,12 +14,11 @@ from router.classifier.artifact import Manifest
 from router.types import Tier
 from training.build import corpora, export
 from training.retrain import examples
+from training.rows.arrays import Array, Ints
 from training.rows.traffic import LabelError
 
-Array = npt.NDArray[np.float64]
-
 _TIERS = [tier.value for tier in Tier]
-_READERS = {
+_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".csv": lambda path: pd.read_csv(path, dtype={"id": str, "text": str, "tier": str}, keep_default_na=False),
     ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False),
     ".parquet": pd.read_parquet,
@@ -37,7 +36,7 @@ class Losses:
     path: Path
     texts: list[str]
     loss: Array
-    required: npt.NDArray[np.int_] | None
+    required: Ints | None
     frame: pd.DataFrame
     n_seen: int = 0
 
@@ -49,7 +48,9 @@ def read_losses(path: Path, fleet: Fleet) -> Losses:
     """Labels from CSV, JSONL or Parquet. Raises LabelError, naming the row or the column and what was expected."""
     frame = _frame(path)
     if "text" not in frame:
-        raise LabelError(f"{path}: columns are {', '.join(frame)}; expected text, and tier or a score for each model")
+        raise LabelError(
+            f"{path}: columns are {', '.join(map(str, frame))}; expected text, and tier or a score for each model"
+        )
     empty = frame["text"].map(lambda text: not isinstance(text, str) or not text.strip())
     if empty.any():
         raise LabelError(f"{path}: row {int(empty.argmax()) + 1} has no text; remove it")
@@ -78,11 +79,11 @@ def read_scores(path: Path, labels: Losses) -> Array:
         where = path if missing else labels.path
         raise LabelError(f"{where} has no column {', '.join(missing) or 'id'}; scores are joined to labels by id")
     found = frame.assign(id=frame["id"].astype(str)).drop_duplicates("id").set_index("id")
-    found = found.reindex(labels.frame["id"].astype(str))[columns].to_numpy(float)
-    if np.isnan(found).any():
-        absent = labels.frame["id"][int(np.isnan(found).any(axis=1).argmax())]
+    q = found.reindex(labels.frame["id"].astype(str))[columns].to_numpy(float)
+    if np.isnan(q).any():
+        absent = labels.frame["id"][int(np.isnan(q).any(axis=1).argmax())]
         raise LabelError(f"{path} has no score for {absent!r}; expected every id of {labels.path}")
-    return np.column_stack([found, np.ones(len(found))])
+    return np.column_stack([q, np.ones(len(q))])
 
 
 def check_unseen(labels: Losses, manifest: Manifest) -> None:
@@ -139,7 +140,7 @@ def _soft_loss(path: Path, frame: pd.DataFrame) -> Array:
     if wrong.any():
         row = int(wrong.argmax())
         raise LabelError(f"{path}: row {row + 1} has p_required {p[row].tolist()}, expected shares that sum to 1")
-    return np.clip(1 - p.cumsum(axis=1), 0, 1)
+    return np.asarray(np.clip(1 - p.cumsum(axis=1), 0, 1))
 
 
 def _loss(path: Path, frame: pd.DataFrame, fleet: Fleet) -> Array:
@@ -148,9 +149,10 @@ def _loss(path: Path, frame: pd.DataFrame, fleet: Fleet) -> Array:
     columns = {tier: next((name for name in known if name in frame), None) for tier, known in names.items()}
     top = columns[Tier.COMPLEX]
     if top is None or sum(column is not None for column in columns.values()) < 2:
+        there = ", ".join(map(str, frame))
         expected = ", ".join(f"{tier.value} or {fleet.models[tier].id}" for tier in fleet.models)
         raise LabelError(
-            f"{path}: columns are {', '.join(frame)}; expected tier, or scores in [0, 1] for the top tier and a "
+            f"{path}: columns are {there}; expected tier, or scores in [0, 1] for the top tier and a "
             f"cheaper one, in columns {expected}"
         )
     loss = np.full((len(frame), len(_TIERS)), np.nan)
@@ -163,4 +165,4 @@ def _loss(path: Path, frame: pd.DataFrame, fleet: Fleet) -> Array:
                 row = int(wrong.argmax())
                 raise LabelError(f"{path}: row {row + 1} has {column} {frame[column][row]!r}, expected 0 to 1")
             loss[:, k] = values
-    return np.clip(loss[:, -1:] - loss, 0, 1)
+    return np.asarray(np.clip(loss[:, -1:] - loss, 0, 1))

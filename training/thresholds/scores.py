@@ -13,11 +13,10 @@ from router.catalog import Fleet
 from router.classifier.artifact import Artifact
 from router.classifier.model import Classifier
 from router.decide.rules import any_of, n_words
+from training.rows.arrays import Array
 from training.thresholds import losses
 from training.thresholds.losses import Losses
 from training.thresholds.tradeoff import TOP, Costs, Problem, workload_of
-
-Array = npt.NDArray[np.float64]
 
 
 def load_problem(

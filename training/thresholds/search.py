@@ -13,18 +13,15 @@ from math import ceil
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from router.classifier.artifact import OperatingPoint
 from router.simulate import workload as workloads
 from router.types import Tier
 from training.build.fit import route
+from training.rows.arrays import Array
 from training.thresholds import risk
 from training.thresholds.risk import Evidence
 from training.thresholds.tradeoff import NEVER, Problem, Refused, frontier
-
-Array = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int_]
 
 MAX_SHARE_WIDTH = 0.05
 """A share target is refused when unseen rows tell a tier's share less exactly than this, either way."""

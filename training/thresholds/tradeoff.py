@@ -21,12 +21,10 @@ from router.simulate import workload as workloads
 from router.simulate.workload import Workload
 from router.types import Tier
 from training.build.fit import route
+from training.rows.arrays import Array, Ints
 from training.rows.traffic import LabelError
 from training.thresholds.losses import Losses
 from training.thresholds.risk import Evidence
-
-Array = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int_]
 
 PATH_SHARE, PROOF_SHARE = 0.25, 0.5
 """Parts of the rows: thresholds are put in order on the first, proved on the second; the rest is not seen."""
@@ -133,12 +131,13 @@ class Problem:
         mix: tuple[float, ...] | None = None,
     ) -> Problem:  # fmt: skip
         """Raises Refused when a mix is asked of labels without required tiers, or of a tier without a row."""
-        if mix is not None and labels.required is None:
+        required = labels.required
+        if mix is not None and required is None:
             raise Refused("a mix weights required tiers, and outcomes have none; leave it out")
-        if mix is not None and any(mix[k] > 0 and not (labels.required == k).any() for k in range(len(mix))):
+        if mix is not None and any(mix[k] > 0 and not np.any(required == k) for k in range(len(mix))):
             raise Refused(f"no row needs one of the tiers of the mix {mix}; label some, or leave the mix out")
         novel = np.zeros(len(labels), bool) if novel is None else novel
-        return cls(q, labels.loss, costs, novel, labels.required, mix)
+        return cls(q, labels.loss, costs, novel, required, mix)
 
     def __len__(self) -> int:
         return len(self.q)
@@ -173,7 +172,7 @@ class Problem:
 
     def shares(self, thresholds: tuple[float, float]) -> Array:
         """Share of traffic to each tier [3]."""
-        return np.bincount(self.chosen(thresholds), self.weights(), minlength=len(Tier))
+        return np.asarray(np.bincount(self.chosen(thresholds), self.weights(), minlength=len(Tier)), np.float64)
 
     def share_draws(self, thresholds: tuple[float, float], n: int = 2000) -> Array:
         """Bootstrap of `shares` [n, 3]: rows drawn again, within each required tier where there is a mix."""
@@ -204,7 +203,7 @@ class Problem:
 
 def frontier(rows: Problem) -> list[tuple[float, float]]:
     """Thresholds from the safest to the cheapest: each the cheapest of those that lose no more on these rows."""
-    levels = [_levels(rows.q[~rows.novel, k], np.isnan(rows.loss[:, k]).all()) for k in range(TOP)]
+    levels = [_levels(rows.q[~rows.novel, k], bool(np.isnan(rows.loss[:, k]).all())) for k in range(TOP)]
     simple = (rows.q[:, :1] >= levels[0]) & ~rows.novel[:, None]
     moderate = (rows.q[:, 1:2] >= levels[1]) & ~rows.novel[:, None]
     weights, loss = rows.weights(), np.nan_to_num(rows.loss)
@@ -281,7 +280,7 @@ def slices(labels: Losses, problem: Problem, thresholds: tuple[float, float], co
     rows = []
     for name, group in labels.frame.groupby(column, sort=False):
         part = problem.rows(group.index.to_numpy())
-        if part.mix is not None and any(not (part.required == k).any() for k in range(len(Tier)) if part.mix[k] > 0):
+        if part.mix is not None and any(not np.any(part.required == k) for k in range(len(Tier)) if part.mix[k] > 0):
             continue
         seen, shares = part.evidence(thresholds), part.shares(thresholds)
         above = None if part.required is None else float(part.weights() @ (part.chosen(thresholds) > part.required))
