@@ -28,7 +28,12 @@ DATA = next(folder for folder in (Path(__file__).parents[1] / "data", ROOT / "da
 QUERIES = DATA / "queries.jsonl"
 ANNOTATIONS = DATA / "annotations.jsonl"
 OUT_OF_FOLD = DATA / "queries_out_of_fold.csv"
-CORPORA = ROOT.parent / "shared" / "corpora"
+
+HOLDS = (
+    "a folder with prompts.parquet, pair_gain.parquet and item_difficulty.parquet; "
+    "docs/training.md says where such data comes from"
+)
+"""What --corpora names."""
 
 N_TIERS = len(Tier)
 
@@ -130,7 +135,7 @@ def write_scores(path: Path, ids: list[str], p_suffices: Array) -> None:
 
 def training_rows(corpora: Path) -> Rows:
     """Every row that may be shipped in a model: data/ and the rows with licence_permissive. Deterministic."""
-    prompts = _read(corpora, "prompts")
+    prompts = _read_table(corpora, "prompts")
     prompts = prompts[prompts["licence_permissive"]].drop_duplicates("prompt").set_index("query_id")
     labelled = [_query_rows(), _annotation_rows(prompts)]
     frames = [*labelled, _variants(pd.concat(labelled)), _tier_rows(prompts), _outcome_rows(prompts, corpora)]
@@ -149,8 +154,8 @@ def training_rows(corpora: Path) -> Rows:
 
 def outcome_sets(corpora: Path) -> list[Outcomes]:
     """The outcome sets for evaluation, permissive or not: none of these numbers ends up in the model."""
-    prompts = _read(corpora, "prompts").set_index("query_id")["prompt"]
-    gain = _read(corpora, "pair_gain")
+    prompts = _read_table(corpora, "prompts").set_index("query_id")["prompt"]
+    gain = _read_table(corpora, "pair_gain")
     gain = gain[gain["query_id"].isin(prompts.index)]
     return [
         Outcomes(
@@ -165,14 +170,14 @@ def outcome_sets(corpora: Path) -> list[Outcomes]:
 
 def samples(corpora: Path, n: int = 300) -> dict[str, list[str]]:
     """Up to `n` prompts of each data set, at random but always the same: what natural traffic looks like."""
-    prompts = _read(corpora, "prompts")
+    prompts = _read_table(corpora, "prompts")
     chosen = prompts.groupby("dataset").sample(frac=1, random_state=0).groupby("dataset").head(n)
     return {str(name): rows["prompt"].tolist() for name, rows in chosen.groupby("dataset")}
 
 
 def provenance(rows: Rows, corpora: Path) -> list[dict[str, object]]:
     """A line for each source: licence, number of rows, and a hash of its ids and texts."""
-    licences = _read(corpora, "prompts").drop_duplicates("dataset").set_index("dataset")["licence"]
+    licences = _read_table(corpora, "prompts").drop_duplicates("dataset").set_index("dataset")["licence"]
     lines: list[dict[str, object]] = []
     for source in SOURCE_WEIGHT:
         mask = rows.sources == source
@@ -296,8 +301,8 @@ def _corpus_rows(prompts: pd.DataFrame, source: str, targets: Array) -> pd.DataF
 
 def _outcome_targets(corpora: Path) -> dict[str, tuple[float, ...]]:
     """P(required tier) from outcomes: the measured gain where there is one, split by the Rasch fit's middle tier."""
-    items = _read(corpora, "item_difficulty").set_index("query_id")
-    gain = _read(corpora, "pair_gain").set_index("query_id")["gain"]
+    items = _read_table(corpora, "item_difficulty").set_index("query_id")
+    gain = _read_table(corpora, "pair_gain").set_index("query_id")["gain"]
     over_cheap = (items["p_frontier"] - items["p_cheap"]).clip(lower=0)
     over_mid = (items["p_frontier"] - items["p_mid"]).clip(lower=0)
     share_of_top = (over_mid / over_cheap.where(over_cheap > 0)).fillna(0.0).clip(0, 1)
@@ -306,8 +311,8 @@ def _outcome_targets(corpora: Path) -> dict[str, tuple[float, ...]]:
     return dict(zip(items.index, map(tuple, table.tolist()), strict=True))
 
 
-def _read(corpora: Path, name: str) -> pd.DataFrame:
+def _read_table(corpora: Path, name: str) -> pd.DataFrame:
     path = corpora / f"{name}.parquet"
     if not path.is_file():
-        raise CorporaMissing(f"{path} is not there; give the corpora's folder with --corpora DIR")
+        raise CorporaMissing(f"{path} is not there; give the corpora with --corpora DIR: {HOLDS}")
     return pd.read_parquet(path)
