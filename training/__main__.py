@@ -1,4 +1,4 @@
-"""python -m training build | evaluate | learn-curve"""
+"""python -m training build | evaluate | learn-curve | out-of-fold"""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from router.types import Tier
-from training.rows.arrays import Array
+from training.build.arrays import Array
 
 ROOT = Path(__file__).parents[2]
 DATA = next(folder for folder in (Path(__file__).parents[1] / "data", ROOT / "data") if folder.is_dir())
@@ -50,8 +50,8 @@ SOURCE_WEIGHT = {
 """A source's whole weight in the fit, however many rows it has; chosen out of fold (training/EXPERIMENTS.md).
 
 `annotations` are prompts of the corpora that were rated by reading; `uncommonroute_tiers` has tier labels in 16
-languages, nearly a length meter, but proofs go up in it; the last four have models' scores. `variants` are our queries
-and the rated prompts once more, with manners, layout or typing mistakes that must not change the tier.
+languages, which mostly follow length, but rate proofs as hard; the last four have models' scores. `variants` are our
+queries and the rated prompts once more, with manners, layout or typing mistakes that must not change the tier.
 """
 
 

@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from router.classifier.artifact import OperatingPoint
 from router.classifier.features import STRUCTURE
 from router.types import Tier
+from training.build.arrays import Array, Ints
 from training.build.corpora import N_TIERS, Rows
-from training.rows.arrays import Array, Ints
 
 REGULARISATION_C = 1.0
 N_FOLDS = 5

@@ -1,4 +1,4 @@
-"""`tierwise models`: which artifact serves, what another would change, promotion and its reversal."""
+"""The `models` commands: which artifact serves, what another would change, promotion and its reversal."""
 
 from __future__ import annotations
 

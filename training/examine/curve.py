@@ -11,10 +11,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import RidgeCV
 
 from training.build import fit
+from training.build.arrays import Array, Ints
 from training.build.corpora import Outcomes
 from training.build.embedding import Embedding
 from training.examine.measures import apgr
-from training.rows.arrays import Array, Ints
 
 SIZES = (0, 100, 300, 1000, 3000)
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0)

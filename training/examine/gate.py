@@ -21,8 +21,8 @@ from router.classifier.model import Classifier
 from router.types import Tier
 from training import behaviour
 from training.build import fit
+from training.build.arrays import Array, Ints
 from training.examine import measures
-from training.rows.arrays import Array, Ints
 
 MIN_GAIN = 0.05
 MARGIN = 0.01
@@ -176,8 +176,9 @@ def read_report(folder: Path) -> Report | None:
 
 
 def _learnable(manifest: Manifest) -> Check:
-    """Shuffled labels are as good on the held-out side as on the other: at random. This check sees them for what they
-    are on the training side, which is larger.
+    """Labels that do not follow from their texts, such as shuffled ones, rank no better than chance.
+
+    The check is made on the training side, out of fold, because that side is larger than the held-out one.
     """
     retrained: Any = manifest.metrics.get("retrained", {})
     quality = retrained.get("out_of_fold", {})

@@ -21,10 +21,10 @@ from router import demo
 from router.classifier.artifact import OperatingPoint
 from router.types import Tier
 from training.build import corpora, fit, novelty
+from training.build.arrays import Array, Ints
 from training.build.corpora import Outcomes, Rows
 from training.build.embedding import Embedding
 from training.build.export import Unfolded
-from training.rows.arrays import Array, Ints
 
 Points = Mapping[str, OperatingPoint]
 N_BOOTSTRAP = 200

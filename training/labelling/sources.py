@@ -18,12 +18,12 @@ from sklearn.metrics import cohen_kappa_score
 
 from router.catalog import Model
 from router.types import Tier
+from training.build.arrays import Array, Ints
 from training.build.export import Unfolded
 from training.labelling.comparison import ANSWER_TOKENS, Judge, ask, p_required, shortfall, tier_said
 from training.labelling.paid_calls import Caller, Request
 from training.retrain import regression
 from training.rows import duplicates, traffic
-from training.rows.arrays import Array, Ints
 from training.rows.traffic import METHODS, SLICES, LabelError, TrafficFile
 
 FLOOR = 0.25
@@ -76,7 +76,7 @@ class Query:
 
 
 class Book:
-    """A JSONL file of labels, written line by line; one that a crash cut off is dropped when the file is opened."""
+    """A JSONL file of labels, written line by line. A line that a crash cut off is dropped when the file is opened."""
 
     def __init__(self, path: Path) -> None:
         """Reads what is there. Raises LabelError for a file of something else."""
@@ -125,10 +125,10 @@ class Book:
         return {label.text for label in self.labels if label.method == method}
 
 
-def from_outcomes(source: TrafficFile) -> Iterator[list[Label]]:
+def from_outcomes(file: TrafficFile) -> Iterator[list[Label]]:
     """Labels of scores per model, or of labels that came with the traffic (feedback as tiers), batch by batch."""
-    by = "scores" if source.tiers is None else ", ".join(f"{model} = {tier}" for model, tier in source.tiers.items())
-    for batch in traffic.read_labels(source):
+    by = "scores" if file.tiers is None else ", ".join(f"{model} = {tier}" for model, tier in file.tiers.items())
+    for batch in traffic.read_labels(file):
         at = dt.datetime.now(dt.UTC).replace(microsecond=0)
         yield [
             Label(
@@ -148,23 +148,23 @@ def from_outcomes(source: TrafficFile) -> Iterator[list[Label]]:
         ]
 
 
-def from_feedback(source: TrafficFile, base: Unfolded) -> Iterator[list[Label]]:
+def from_feedback(file: TrafficFile, base: Unfolded) -> Iterator[list[Label]]:
     """Labels of rows with `good` (true or false) and the `tier` or `model` that answered, batch by batch.
 
     A good answer says that its tier suffices, a bad one that it does not; which tier it is on that side is the base's
     guess. What the strongest tier answered well or badly says nothing of the others, and gives no label.
     """
     number = 0
-    for frame in traffic.read_frames(source.path):
-        text = traffic.column(frame, traffic.TEXT_COLUMNS, source.path)
-        served = traffic.column(frame, ("tier", "model"), source.path)
-        tiers = traffic.tiers_of(frame[served].dropna().unique(), source, least=1)
+    for frame in traffic.read_frames(file.path):
+        text = traffic.column(frame, traffic.TEXT_COLUMNS, file.path)
+        served = traffic.column(frame, ("tier", "model"), file.path)
+        tiers = traffic.tiers_of(frame[served].dropna().unique(), file, least=1)
         known = frame[text].map(lambda value: isinstance(value, str) and bool(value.strip())) & frame[served].isin(
             tiers
         )
         wrong = frame[known & ~frame["good"].isin([True, False])]
         if len(wrong):
-            raise LabelError(f"{source.path}: row {number + wrong.index[0] + 1}: good is not true or false")
+            raise LabelError(f"{file.path}: row {number + wrong.index[0] + 1}: good is not true or false")
         rows = [{str(name): value for name, value in row.items()} for row in frame[known].to_dict("records")]
         p = np.diff(base.predict([row[text] for row in rows])[0], axis=1, prepend=0).clip(1e-9, 1)
         labels = []

@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 from router.classifier import artifact
 from router.types import Tier
 from training.build import corpora, export, fit
+from training.build.arrays import Array, Ints
 from training.build.export import Unfolded
 from training.examine import card, measures
 from training.examine.gate import HeldOut
@@ -28,7 +29,6 @@ from training.retrain import regression
 from training.retrain.examples import MIN_LABELS, Examples, Progress, check_examples, merged, read_examples, split
 from training.retrain.regression import LinearMap, Shard
 from training.rows import traffic
-from training.rows.arrays import Array, Ints
 from training.rows.traffic import LabelError, TrafficFile
 
 CHOICE_ROWS = 3000
@@ -54,7 +54,7 @@ routerdc_7models, where it costs APGR, .618, .609 and .588 out of fold (training
 
 
 def learn(
-    source: TrafficFile,
+    file: TrafficFile,
     base: Path,
     folder: Path,
     cache: Path,
@@ -66,15 +66,15 @@ def learn(
     Deterministic: the same bytes for the same input. Raises LabelError when the labels cannot be learned from.
     """
     with threadpool_limits(1):  # the order of sums, and so the last bits, would depend on the number of cores
-        return _learn(source, base, folder, Memory(cache, verbose=0), progress, rehearsal)
+        return _learn(file, base, folder, Memory(cache, verbose=0), progress, rehearsal)
 
 
 def _learn(
-    source: TrafficFile, base_folder: Path, folder: Path, memory: Memory, progress: Progress, rehearsal: float
+    file: TrafficFile, base_folder: Path, folder: Path, memory: Memory, progress: Progress, rehearsal: float
 ) -> tuple[dict[str, Any], HeldOut]:
     base = export.read_unfolded(base_folder)
     identity = f"{RECIPE} {artifact.load(base_folder).manifest.files[export.TRAINING_FILE].sha256}"
-    rows, conflicts = merged(read_examples(source, base, identity, memory, progress))
+    rows, conflicts = merged(read_examples(file, base, identity, memory, progress))
     check_examples(rows)
     out = split(rows)
     known, unseen = (np.flatnonzero(side & (rows.weights > 0)) for side in (~out, out))
@@ -91,7 +91,7 @@ def _learn(
     name, version = _name(folder)
     training_data = [
         *artifact.load(base_folder).manifest.training_data,
-        {"source": source.path.name, "licence": "the user's own", "n_rows": len(rows), "sha256": source.sha256()},
+        {"source": file.path.name, "licence": "the user's own", "n_rows": len(rows), "sha256": file.sha256()},
     ]
     metrics = {
         "base": base_folder.name,
@@ -125,7 +125,7 @@ def _learn(
         parity_texts=[*corpora.queries()["text"][:300], "", "a" * 100_000],
     )
     progress("written", 1, 1)
-    return metrics, _held_out(source, rows, unseen)
+    return metrics, _held_out(file, rows, unseen)
 
 
 @dataclass(frozen=True)
@@ -311,10 +311,10 @@ def _rounded(values: dict[Any, Any]) -> dict[str, float]:
     return {str(name): round(float(value), 4) for name, value in values.items()}
 
 
-def _held_out(source: TrafficFile, rows: Examples, at: Ints) -> HeldOut:
-    """The rows `at`, with their texts: the source is read once more for them."""
+def _held_out(file: TrafficFile, rows: Examples, at: Ints) -> HeldOut:
+    """The rows `at`, with their texts: the file is read once more for them."""
     wanted, texts = set(rows.numbers[at].tolist()), []
-    for batch in traffic.read_labels(source):
+    for batch in traffic.read_labels(file):
         texts += [text for number, text in zip(batch.numbers.tolist(), batch.texts, strict=True) if number in wanted]
     slices = {name: np.array(values)[numbers[at]] for name, (numbers, values) in rows.slices.items()}
     return HeldOut(texts, rows.targets[at], rows.weights[at], rows.groups[at], slices)

@@ -13,11 +13,11 @@ import numpy.typing as npt
 from joblib import Memory
 
 from router.types import Tier
+from training.build.arrays import Array, Ints
 from training.build.export import Unfolded
 from training.retrain import regression
 from training.retrain.regression import Shard
 from training.rows import duplicates, traffic
-from training.rows.arrays import Array, Ints
 from training.rows.traffic import LabelError, TrafficFile
 
 MIN_LABELS = 100
@@ -79,15 +79,15 @@ class Shards(Sequence[Shard]):
         return self._loaders[number]()
 
 
-def read_examples(source: TrafficFile, base: Unfolded, identity: str, memory: Memory, progress: Progress) -> Examples:
-    """Every label of a source, encoded shard by shard into the cache."""
+def read_examples(file: TrafficFile, base: Unfolded, identity: str, memory: Memory, progress: Progress) -> Examples:
+    """Every label of a file, encoded shard by shard into the cache."""
     encode = memory.cache(_encode, ignore=["texts", "base"])
     hasher = duplicates.Hasher(len(base.embedding.idf))
     loaders: list[Callable[[], Shard]] = []
     parts: list[_Part] = []
     names: dict[str, dict[str, int]] = {}
-    signatures, total, n_censored = [], traffic.count_rows(source), 0
-    for batch in traffic.read_labels(source):
+    signatures, total, n_censored = [], traffic.count_rows(file), 0
+    for batch in traffic.read_labels(file):
         digest = hashlib.sha256("\0".join(batch.texts).encode("utf-8", "surrogatepass")).hexdigest()
         shard = encode(batch.texts, base, identity, digest)
         loaders.append(partial(encode, [], base, identity, digest))
@@ -101,7 +101,7 @@ def read_examples(source: TrafficFile, base: Unfolded, identity: str, memory: Me
         parts.append(_Part(batch.targets, batch.weights, batch.methods, keys, conversations, batch.numbers, coded))
         progress("reading", int(batch.numbers[-1]), total)
     if not parts:
-        raise LabelError(f"{source.path} has no rows")
+        raise LabelError(f"{file.path} has no rows")
     keys = np.concatenate([part.keys for part in parts])
     conversations = np.concatenate([part.conversations for part in parts])
     return Examples(

@@ -18,11 +18,11 @@ from scipy import sparse
 from scipy.optimize import minimize
 
 from router.classifier.features import STRUCTURE
+from training.build.arrays import Array, Ints
 from training.build.corpora import N_TIERS
 from training.build.embedding import EMBEDDING_SCALE, Embedding
 from training.build.export import Unfolded
 from training.build.fit import KNOTS, Classifier, design, logistic
-from training.rows.arrays import Array, Ints
 
 PENALTIES = (1.0, 3.0, 10.0)
 """Candidates for the pull of w towards 0; the out-of-fold loss chooses."""

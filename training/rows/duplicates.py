@@ -11,8 +11,6 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from training.rows.arrays import Ints
-
 N_HASHES = 64
 BAND = 4
 """Hashes a band: two texts that share .8 of their tokens meet in one of the 16 bands with probability .9998."""
@@ -42,7 +40,7 @@ class Hasher:
         return signatures
 
 
-def groups(signatures: Signatures, also: list[npt.NDArray[np.uint64]]) -> Ints:
+def groups(signatures: Signatures, also: list[npt.NDArray[np.uint64]]) -> npt.NDArray[np.int_]:
     """A group number for each text, int [n]: near-duplicates, and texts with the same key of an array in `also`.
 
     A key of 0 is no key. Each text of a band's bucket is compared with the bucket's first.
@@ -60,7 +58,9 @@ def groups(signatures: Signatures, also: list[npt.NDArray[np.uint64]]) -> Ints:
     return np.asarray(connected_components(graph, directed=False)[1])
 
 
-def _first_of(keys: npt.NDArray[np.uint64], rows: Ints) -> tuple[Ints, Ints]:
+def _first_of(
+    keys: npt.NDArray[np.uint64], rows: npt.NDArray[np.int_]
+) -> tuple[npt.NDArray[np.int_], npt.NDArray[np.int_]]:
     """Pairs (first row with a key, another row with it) among `rows`."""
     _, first, inverse = np.unique(keys[rows], return_index=True, return_inverse=True)
     firsts = rows[first[inverse]]

@@ -1,4 +1,4 @@
-"""Labelled requests from a file: text and required tier, or text and a score for each tier or model."""
+"""What each tier loses on labelled requests, from a file: text and required tier, or a score for each tier or model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from router.catalog import Fleet
 from router.classifier.artifact import Manifest
 from router.types import Tier
 from training.build import corpora, export
+from training.build.arrays import Array, Ints
 from training.retrain import examples
-from training.rows.arrays import Array, Ints
 from training.rows.traffic import LabelError
 
 _TIERS = [tier.value for tier in Tier]
@@ -45,7 +45,10 @@ class Losses:
 
 
 def read_losses(path: Path, fleet: Fleet) -> Losses:
-    """Labels from CSV, JSONL or Parquet. Raises LabelError, naming the row or the column and what was expected."""
+    """Labelled rows from CSV, JSONL or Parquet.
+
+    Raises LabelError, naming the row or the column and what was expected.
+    """
     frame = _frame(path)
     if "text" not in frame:
         raise LabelError(

@@ -16,7 +16,7 @@ from scipy.optimize import brentq
 from scipy.special import bdtr
 from scipy.stats import binom
 
-from training.rows.arrays import Array, Ints
+from training.build.arrays import Array, Ints
 
 MAX_FACTOR = 20.0
 """How many times the rows at hand are still worth asking for."""

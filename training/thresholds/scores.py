@@ -13,7 +13,7 @@ from router.catalog import Fleet
 from router.classifier.artifact import Artifact
 from router.classifier.model import Classifier
 from router.decide.rules import any_of, n_words
-from training.rows.arrays import Array
+from training.build.arrays import Array
 from training.thresholds import losses
 from training.thresholds.losses import Losses
 from training.thresholds.tradeoff import TOP, Costs, Problem, workload_of
@@ -30,10 +30,11 @@ def load_problem(
     terms: tuple[str, ...] | None = None,
     shown: Callable[[list[str]], Iterable[str]] = iter,
 ) -> tuple[Losses, Problem]:
-    """Losses and the problem they pose: scored by `artifact`, by id from the file `scores`, or by the rule of `terms`.
+    """Labelled rows and the problem that they pose.
 
-    Costs come from `records`; `shown` wraps the texts while they are scored. Raises LabelError, or Refused for a mix
-    that the labels cannot have.
+    The rows are scored by `artifact`, by id from the file `scores`, or by the rule of `terms`. Costs come from
+    `records`; `shown` wraps the texts while they are scored. Raises LabelError, or Refused for a mix that the labels
+    cannot have.
     """
     rows = losses.read_losses(path, fleet)
     costs = Costs(fleet, *workload_of(records, fleet)) if records else Costs(fleet)

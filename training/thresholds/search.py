@@ -1,4 +1,4 @@
-"""Labels -> an operating point that meets a target with a stated confidence, what it costs, and the curve around it.
+"""The search for the cheapest operating point that meets a target with a stated confidence.
 
 The rows are split once, at random: on a quarter of them the thresholds are put in order from safe to cheap; on a half
 that order is walked by fixed-sequence testing (Learn-then-Test) until a test fails, so that the chosen point misses its
@@ -17,8 +17,8 @@ import numpy as np
 from router.classifier.artifact import OperatingPoint
 from router.simulate import workload as workloads
 from router.types import Tier
+from training.build.arrays import Array
 from training.build.fit import route
-from training.rows.arrays import Array
 from training.thresholds import risk
 from training.thresholds.risk import Evidence
 from training.thresholds.tradeoff import NEVER, Problem, Refused, frontier
@@ -26,11 +26,11 @@ from training.thresholds.tradeoff import NEVER, Problem, Refused, frontier
 MAX_SHARE_WIDTH = 0.05
 """A share target is refused when unseen rows tell a tier's share less exactly than this, either way."""
 
+MAX_TIE = 0.02
+"""A share target is refused, too, when no thresholds divide the rows as wanted to within this."""
+
 WORTHWHILE = 0.05
 """How much cheaper a point must be for its labels to be worth asking for."""
-
-MAX_TIE = 0.02
-"""It is refused, too, when the rows cannot be divided as wanted to within this."""
 
 _Selected = tuple[tuple[float, float], int | None, float | None]
 _TARGET = re.compile(r"(quality|cost|share)\s*(>=|<=|=)\s*(.+)")
@@ -146,7 +146,7 @@ def choose_thresholds(problem: Problem, target: Target, confidence: float, seed:
 
 
 def walk_frontier(problem: Problem, target: Target, confidence: float, seed: int = 0) -> list[dict[str, Any]]:
-    """The walk of a quality target: each point in order with its loss on the rows of the proof, p-value and verdict."""
+    """The test of a quality target, point by point from safe to cheap: loss on the proof's rows, p-value, verdict."""
     path_rows, proof, _ = problem.split(seed)
     limit, steps, proved = 1 - target.values[0], [], True
     for thresholds in frontier(path_rows):

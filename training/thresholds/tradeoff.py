@@ -20,8 +20,8 @@ from router.errors import TierwiseError
 from router.simulate import workload as workloads
 from router.simulate.workload import Workload
 from router.types import Tier
+from training.build.arrays import Array, Ints
 from training.build.fit import route
-from training.rows.arrays import Array, Ints
 from training.rows.traffic import LabelError
 from training.thresholds.losses import Losses
 from training.thresholds.risk import Evidence
