@@ -19,8 +19,8 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-model: $(VENV)/.installed-dev            # rebuild the shipped artifact from ../shared/corpora (or CORPORA=DIR)
-	$(BIN)/python -m training build $(if $(CORPORA),--corpora $(CORPORA))
+model: $(VENV)/.installed-dev            # rebuild the shipped artifact: make model CORPORA=DIR (docs/training.md)
+	$(BIN)/python -m training build $(if $(CORPORA),--corpora "$(CORPORA)")
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/decision.py

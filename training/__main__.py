@@ -1,4 +1,4 @@
-"""python -m training build | evaluate | learn-curve"""
+"""python -m training build | evaluate | learn-curve | out-of-fold"""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ import numpy as np
 from router.classifier import artifact as artifacts
 from router.types import Tier
 from training import behaviour
-from training.build import corpora as dataset
-from training.build import embedding, export, fit, novelty
-from training.examine import card, curve, evaluate
+from training.build import corpora, embedding, export, fit, novelty
+from training.examine import card, curve, measures
 
 
 class _Steps:
@@ -29,11 +28,19 @@ class _Steps:
         click.echo(f"[{time.monotonic() - self._start:6.1f} s] {message}", err=True)
 
 
+def _given(_: click.Context, __: click.Parameter, folder: Path | None) -> Path:
+    if folder is None:
+        raise click.UsageError(f"give the corpora with --corpora DIR: {corpora.HOLDS}")
+    return folder
+
+
 _corpora = click.option(
     "--corpora",
+    "corpora_folder",
     type=click.Path(path_type=Path, file_okay=False),
-    default=dataset.CORPORA,
-    help="Folder with prompts.parquet, outcomes.parquet, pair_gain.parquet, item_difficulty.parquet.",
+    callback=_given,
+    metavar="DIR",
+    help=f"Required: {corpora.HOLDS}.",
 )
 
 _model = click.option(
@@ -50,20 +57,22 @@ def main() -> None:
 @_corpora
 @click.option("--name", default="complexity", show_default=True, help="Name of the artifact, without the version.")
 @click.option("--version", default=2, show_default=True, help="Version: the folder is NAME-vVERSION.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=dataset.ROOT / "models", help="Where.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=corpora.ROOT / "models", help="Its parent."
+)
 @click.option(
     "--base", type=click.Path(path_type=Path), help="Take tokens and embedding from this artifact: no teacher."
 )
 @click.option("--seeds", default=4, show_default=True, type=click.IntRange(2), help="Splits of the learning curve.")
-def build(corpora: Path, name: str, version: int, out: Path, base: Path | None, seeds: int) -> None:
+def build(corpora_folder: Path, name: str, version: int, out: Path, base: Path | None, seeds: int) -> None:
     """Distil, fit, calibrate, tune, examine and export an artifact: 6 minutes on 2 cores, 3 with --base.
 
-    Example: python -m training build --out scratch --base models/complexity-v2
+    Example: python -m training build --corpora DIR --out scratch --base models/complexity-v2
     """
     step = _Steps()
-    step(f"reading {corpora}")
-    rows = dataset.training_rows(corpora)
-    sets = dataset.outcomes(corpora)
+    step(f"reading {corpora_folder}")
+    rows = corpora.training_rows(corpora_folder)
+    sets = corpora.outcome_sets(corpora_folder)
     written = [text for text, source in zip(rows.texts, rows.sources, strict=True) if source != "variants"]
     if base:
         static = export.read_unfolded(artifacts.find(base)).embedding
@@ -84,18 +93,18 @@ def build(corpora: Path, name: str, version: int, out: Path, base: Path | None, 
     unfolded = export.Unfolded(static, model, strangeness)
     step("tuning operating points")
     p_required = model.calibration.predict_proba(own_logits)
-    texts, required, languages = evaluate.own_labels()
+    texts, required, languages = measures.own_labels()
     points = fit.operating_points(fit.suffices(p_required), np.eye(len(Tier))[required])
     step("leaving each outcome set out in turn")
-    left_out = evaluate.LeftOut(rows, x, model)
+    left_out = measures.LeftOut(rows, x, model)
     metrics = {
-        "leave_one_out": evaluate.leave_one_out(static, left_out, sets, step),
+        "leave_one_out": measures.leave_one_out(static, left_out, sets, step),
         "learning_curve": curve.learning_curve(sets, static, left_out, n_seeds=seeds, progress=step),
-        "labelled_out_of_fold": evaluate.labelled_report(p_required, required, languages),
-        "length_auc": round(evaluate.auc(np.array([len(text) for text in texts], float), required), 4),
-        **_examine(unfolded, points, corpora),
+        "labelled_out_of_fold": measures.labelled_report(p_required, required, languages),
+        "length_auc": round(measures.auc(np.array([len(text) for text in texts], float), required), 4),
+        **_examine(unfolded, points, corpora_folder),
     }
-    training_data = dataset.provenance(rows, corpora)
+    training_data = corpora.provenance(rows, corpora_folder)
     folder = out / f"{name}-v{version}"
     gap = export.write_artifact(
         folder,
@@ -120,31 +129,31 @@ def build(corpora: Path, name: str, version: int, out: Path, base: Path | None, 
 @_model
 @click.option("--leave-one-out", is_flag=True, help="Refit without each outcome set in turn, then score that set.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-def evaluate_command(corpora: Path, artifact: Path | None, leave_one_out: bool, as_json: bool) -> None:
+def evaluate_command(corpora_folder: Path, artifact: Path | None, leave_one_out: bool, as_json: bool) -> None:
     """APGR and CPT on outcome sets beside prompt length and random; calibration, confusion, shares, behaviour.
 
     Without --leave-one-out the model has seen some of these sets: only the left-out figures estimate new traffic.
 
-    Example: python -m training evaluate --leave-one-out --json
+    Example: python -m training evaluate --corpora DIR --leave-one-out --json
     """
     step = _Steps()
-    sets = dataset.outcomes(corpora)
+    sets = corpora.outcome_sets(corpora_folder)
     folder = artifacts.find(artifact)
     unfolded = export.read_unfolded(folder)
     if leave_one_out:
-        rows = dataset.training_rows(corpora)
+        rows = corpora.training_rows(corpora_folder)
         x = unfolded.embedding.features(rows.texts)
-        left_out = evaluate.LeftOut(rows, x, unfolded.classifier)
-        report = evaluate.leave_one_out(unfolded.embedding, left_out, sets, step)
+        left_out = measures.LeftOut(rows, x, unfolded.classifier)
+        report = measures.leave_one_out(unfolded.embedding, left_out, sets, step)
     else:
-        report = evaluate.on_outcomes(sets, lambda outcomes: 1 - unfolded.predict(outcomes.texts)[0][:, 0], step)
+        report = measures.on_outcomes(sets, lambda outcomes: 1 - unfolded.predict(outcomes.texts)[0][:, 0], step)
     step("labelled sets, shares by tier, behaviour, detection")
-    report |= _examine(unfolded, artifacts.load(folder).manifest.operating_points, corpora)
+    report |= _examine(unfolded, artifacts.load(folder).manifest.operating_points, corpora_folder)
     if leave_one_out:
         step("our own queries, out of fold")
         own = unfolded.classifier.calibration.predict_proba(fit.out_of_fold_logits(x, rows))
-        _, required, languages = evaluate.own_labels()
-        report["labelled"]["tierwise_queries"] = evaluate.labelled_report(own, required, languages)
+        _, required, languages = measures.own_labels()
+        report["labelled"]["tierwise_queries"] = measures.labelled_report(own, required, languages)
     if as_json:
         click.echo(json.dumps(report))
     else:
@@ -157,19 +166,20 @@ def evaluate_command(corpora: Path, artifact: Path | None, leave_one_out: bool, 
 @click.option("--seeds", default=4, show_default=True, type=click.IntRange(2), help="Random splits for each size.")
 @click.option("--sizes", default=",".join(map(str, curve.SIZES)), show_default=True, help="Numbers of labelled rows.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def learn_curve(corpora: Path, artifact: Path | None, seeds: int, sizes: str, as_json: bool) -> None:
+def learn_curve(corpora_folder: Path, artifact: Path | None, seeds: int, sizes: str, as_json: bool) -> None:
     """Held-out APGR inside each outcome set after learning from some of its rows, beside a plain ridge from scratch.
 
     The prior is the model without the set: it is refitted for the sets that it has seen.
 
-    Example: python -m training learn-curve --sizes 300,1500 --seeds 8
+    Example: python -m training learn-curve --corpora DIR --sizes 300,1500 --seeds 8
     """
     step = _Steps()
     numbers = _numbers(sizes)
     unfolded = export.read_unfolded(artifacts.find(artifact))
-    rows = dataset.training_rows(corpora)
-    left_out = evaluate.LeftOut(rows, unfolded.embedding.features(rows.texts), unfolded.classifier)
-    report = curve.learning_curve(dataset.outcomes(corpora), unfolded.embedding, left_out, numbers, seeds, step)
+    rows = corpora.training_rows(corpora_folder)
+    left_out = measures.LeftOut(rows, unfolded.embedding.features(rows.texts), unfolded.classifier)
+    sets = corpora.outcome_sets(corpora_folder)
+    report = curve.learning_curve(sets, unfolded.embedding, left_out, numbers, seeds, step)
     if as_json:
         click.echo(json.dumps(report))
         return
@@ -185,25 +195,25 @@ def learn_curve(corpora: Path, artifact: Path | None, seeds: int, sizes: str, as
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    default=dataset.OUT_OF_FOLD,
+    default=corpora.OUT_OF_FOLD,
     show_default=True,
-    help="Where.",
+    help="The CSV to write.",
 )
-def out_of_fold(corpora: Path, artifact: Path | None, out: Path) -> None:
+def out_of_fold(corpora_folder: Path, artifact: Path | None, out: Path) -> None:
     """P(suffices) of each of our own queries by a fit that did not see it: what `tierwise tune --scores` reads.
 
-    Example: python -m training out-of-fold --out scores.csv
+    Example: python -m training out-of-fold --corpora DIR --out scores.csv
     """
     step = _Steps()
     unfolded = export.read_unfolded(artifacts.find(artifact))
-    rows = dataset.training_rows(corpora)
+    rows = corpora.training_rows(corpora_folder)
     step(f"cross-fitting {fit.N_FOLDS} folds of {len(rows)} rows")
     logits = fit.out_of_fold_logits(unfolded.embedding.features(rows.texts), rows)
     known = fit.suffices(unfolded.classifier.calibration.predict_proba(logits))
     own = rows.select(rows.sources == "tierwise_queries")
     _, novelty = unfolded.predict(own.texts)
     q = known + novelty[:, None] * (np.cumsum(fit.TRAFFIC_MIX) - known)
-    dataset.write_scores(out, own.ids.tolist(), q)
+    corpora.write_scores(out, own.ids.tolist(), q)
     click.echo(json.dumps({"scores": str(out), "n": len(own)}))
 
 
@@ -226,18 +236,18 @@ def _print_evaluation(report: dict[str, Any]) -> None:
     click.echo("out of distribution, found: " + ", ".join(f"{kind} {share:.0%}" for kind, share in found.items()))
 
 
-def _examine(unfolded: export.Unfolded, points: evaluate.Points, corpora: Path) -> dict[str, Any]:
+def _examine(unfolded: export.Unfolded, points: measures.Points, corpora_folder: Path) -> dict[str, Any]:
     """What needs no outcomes: labelled sets that were not trained on, shares by tier, behaviour, detection."""
-    texts, required = evaluate.support_messages()
+    texts, required = measures.support_messages()
     support = unfolded.classifier.p_required(unfolded.embedding.features(texts))
     length = np.array([len(text) for text in texts], float)
-    at = evaluate.levels(points)[behaviour.POINT]
+    at = measures.thresholds_of(points)[behaviour.POINT]
     return {
-        "labelled": {"support_messages": evaluate.labelled_report(support, required, ["en"] * len(required))},
-        "support_length_auc": round(evaluate.auc(length, required), 4),
-        "prompts": evaluate.on_prompts(unfolded, dataset.samples(corpora), points),
+        "labelled": {"support_messages": measures.labelled_report(support, required, ["en"] * len(required))},
+        "support_length_auc": round(measures.auc(length, required), 4),
+        "prompts": measures.on_prompts(unfolded, corpora.samples(corpora_folder), points),
         "behaviour": behaviour.run(behaviour.cases(), lambda texts: unfolded.route(texts, at)),
-        "out_of_distribution": evaluate.detection(unfolded),
+        "out_of_distribution": measures.detection(unfolded),
     }
 
 
@@ -256,6 +266,6 @@ def _numbers(text: str) -> tuple[int, ...]:
 if __name__ == "__main__":
     try:
         main()
-    except dataset.CorporaMissing as exc:
+    except corpora.CorporaMissing as exc:
         click.echo(f"error: {exc}", err=True)
         sys.exit(2)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from training.build.corpora import SOURCE_WEIGHT, annotations
+from training.build.corpora import SOURCE_WEIGHT, ratings
 
 SUBJECTS = ("bridge", "ledger", "orchid", "glacier", "violin", "harbour", "comet", "ferry", "lantern", "quarry")
 EASY = "name the colour of a {}"
@@ -18,7 +18,7 @@ N_ROWS = 40
 def write_corpora(folder: Path) -> None:
     """prompts, pair_gain, item_difficulty and outcomes: each source of the fit, and one that may not be shipped."""
     prompts, gain, items = [], [], []
-    rated = annotations().index
+    rated = ratings().index
     for source in [*list(SOURCE_WEIGHT)[3:], "arena_hard_1k", "bfcl_v1"]:
         for n in range(N_ROWS):
             hard = n % 2 == 1

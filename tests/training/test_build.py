@@ -14,20 +14,19 @@ from router import Router, Tier
 from router.classifier import artifact
 from router.classifier.model import Classifier
 from tests.training.corpora import write_corpora
-from training.build import corpora as dataset
-from training.build import export
+from training.build import corpora, export
 
 
 def train(*args: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "training", *args]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=dataset.ROOT)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=corpora.ROOT)
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    corpora, out = tmp_path_factory.mktemp("corpora"), tmp_path_factory.mktemp("models")
-    write_corpora(corpora)
-    command = ["build", "--corpora", str(corpora), "--out", str(out), "--name", "test", "--version", "3"]
+    folder, out = tmp_path_factory.mktemp("corpora"), tmp_path_factory.mktemp("models")
+    write_corpora(folder)
+    command = ["build", "--corpora", str(folder), "--out", str(out), "--name", "test", "--version", "3"]
     done = train(*command, "--base", str(artifact.find()), "--seeds", "2")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["parity"] <= export.PARITY
@@ -45,7 +44,7 @@ def test_build_gives_an_artifact_that_routes(built: Path) -> None:
     assert {"bfcl_v1", "mmlu_pro", "llmrouter_uiuc", "zeroeval"} == set(
         manifest.metrics["leave_one_out"]["datasets"]  # type: ignore[index]
     )
-    assert [line["source"] for line in manifest.training_data] == list(dataset.SOURCE_WEIGHT)
+    assert [line["source"] for line in manifest.training_data] == list(corpora.SOURCE_WEIGHT)
 
 
 def test_card_shows_the_manifests_figures(built: Path) -> None:
@@ -86,8 +85,16 @@ def test_learn_curve_prints_sizes(built: Path, tmp_path: Path) -> None:
     assert set(json.loads(done.stdout)["datasets"]) == {"bfcl_v1", "mmlu_pro", "llmrouter_uiuc", "zeroeval"}
 
 
-def test_missing_corpora_exit_two(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["build", "evaluate", "learn-curve", "out-of-fold"])
+def test_corpora_must_be_given(command: str) -> None:
+    done = train(command)
+    assert done.returncode == 2
+    assert "give the corpora with --corpora DIR: a folder with prompts.parquet" in done.stderr
+    assert "docs/training.md" in done.stderr
+
+
+def test_a_folder_without_them_is_named(tmp_path: Path) -> None:
     done = train("build", "--corpora", str(tmp_path))
     assert done.returncode == 2
-    assert "--corpora DIR" in done.stderr
+    assert f"{tmp_path}/prompts.parquet is not there" in done.stderr
     assert "Traceback" not in done.stderr

@@ -10,10 +10,10 @@ import pytest
 from router import Tier
 from router.classifier import artifact
 from tests.training.test_retrain import domain, written
-from training.examine import evaluate, gate
+from training.examine import gate, measures
 from training.examine.gate import HeldOut
-from training.retrain import retrain
-from training.rows.traffic import Source
+from training.retrain import challenger
+from training.rows.traffic import TrafficFile
 
 BASE = artifact.find()
 
@@ -22,7 +22,7 @@ BASE = artifact.find()
 def learnt(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, HeldOut]:
     folder = tmp_path_factory.mktemp("gate")
     frame = domain(400).assign(language=["en", "de"] * 200, category="shop")
-    _, rows = retrain.learn(Source(written(folder, frame)), BASE, folder / "shop-v1", folder / "cache")
+    _, rows = challenger.learn(TrafficFile(written(folder, frame)), BASE, folder / "shop-v1", folder / "cache")
     return folder / "shop-v1", rows
 
 
@@ -57,7 +57,7 @@ def test_shuffled_labels_are_refused(tmp_path: Path) -> None:
     frame = domain(600)
     frame["tier"] = np.random.default_rng(1).permutation(frame["tier"])
     folder = tmp_path / "shop-v1"
-    _, rows = retrain.learn(Source(written(tmp_path, frame)), BASE, folder, tmp_path / "cache")
+    _, rows = challenger.learn(TrafficFile(written(tmp_path, frame)), BASE, folder, tmp_path / "cache")
     report = gate.compare(BASE, folder, rows)
     assert not report.passed
     assert not outcome(report)["labels follow from texts"]
@@ -69,7 +69,7 @@ def test_a_tenth_of_the_labels_flipped_still_gains(learnt: tuple[Path, HeldOut],
     flip = np.random.default_rng(2).random(400) < 0.1
     frame["tier"] = np.where(flip, np.where(frame["tier"] == "simple", "complex", "simple"), frame["tier"])
     folder = tmp_path / "shop-v1"
-    _, rows = retrain.learn(Source(written(tmp_path, frame)), BASE, folder, tmp_path / "cache")
+    _, rows = challenger.learn(TrafficFile(written(tmp_path, frame)), BASE, folder, tmp_path / "cache")
     assert rows.texts == learnt[1].texts  # the split does not hang on the labels
     assert gate.compare(BASE, folder, rows).gain > 0.1
     assert gate.compare(BASE, folder, learnt[1]).gain > 0.15  # against the true labels
@@ -133,9 +133,9 @@ def test_weighted_apgr_is_that_of_repeated_rows() -> None:
     chance = np.random.default_rng(0)
     score, gain = chance.random(400), chance.random(400)
     weights = chance.integers(1, 4, 400)
-    weighted = evaluate.gain_curve(score, gain, weights.astype(float), np.arange(400)).apgr
+    weighted = measures.gain_curve(score, gain, weights.astype(float), np.arange(400)).apgr
     repeated = np.repeat(np.arange(400), weights)
-    plain = evaluate.apgr(score[repeated], np.zeros(len(repeated)), gain[repeated])
+    plain = measures.apgr(score[repeated], np.zeros(len(repeated)), gain[repeated])
     assert weighted == pytest.approx(plain, abs=0.005)
 
 
@@ -145,7 +145,7 @@ def test_the_interval_of_a_difference_covers_nothing_when_there_is_nothing() -> 
     for seed in range(40):
         chance = np.random.default_rng(seed)
         one, other, gain = chance.random((3, 200))
-        curves = [evaluate.gain_curve(s, gain, np.ones(200), np.arange(200)) for s in (one, other)]
+        curves = [measures.gain_curve(s, gain, np.ones(200), np.arange(200)) for s in (one, other)]
         low, high = curves[1].interval(curves[0])
         covered += low <= 0 <= high
     assert covered >= 34
@@ -154,6 +154,6 @@ def test_the_interval_of_a_difference_covers_nothing_when_there_is_nothing() -> 
 def test_related_rows_are_drawn_together() -> None:
     chance = np.random.default_rng(0)
     score, gain = np.repeat(chance.random(40), 10), np.repeat(chance.random(40), 10)
-    apart = evaluate.gain_curve(score, gain, np.ones(400), np.arange(400)).draws.std()
-    together = evaluate.gain_curve(score, gain, np.ones(400), np.repeat(np.arange(40), 10)).draws.std()
+    apart = measures.gain_curve(score, gain, np.ones(400), np.arange(400)).draws.std()
+    together = measures.gain_curve(score, gain, np.ones(400), np.repeat(np.arange(40), 10)).draws.std()
     assert together > 2 * apart

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import msgspec
 import numpy as np
 import openai
 import pytest
 from click.testing import CliRunner
 
 from router import Tier, catalog
+from router.catalog import PROVIDERS
 from router.classifier import artifact
 from router.offline import Upstream
 from training.build import corpora, export
-from training.commands import labels as cli
+from training.commands.label import label
 from training.labelling import paid_calls, sources
 from training.labelling.comparison import Judge, p_required, shortfall, tier_said
 from training.labelling.paid_calls import Caller, Journal, Request
@@ -86,15 +88,16 @@ def test_judge_compares_blind_in_both_orders(upstream: Upstream, fleet: str, is_
 
 def test_gemini_labels_call_by_call(upstream: Upstream, traffic_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through its OpenAI-compatible address; it has no batches there, which is said before anything is sent."""
-    monkeypatch.setattr(paid_calls, "GEMINI_URL", f"{upstream.url}/v1")
+    there = msgspec.structs.replace(PROVIDERS["gemini"], url=f"{upstream.url}/v1")
+    monkeypatch.setitem(PROVIDERS, "gemini", there)
     args = [str(traffic_file), "--by", "judge", "--n", "6", "--fleet", "gemini", "--out", "l.jsonl", "--yes"]
     with pytest.raises(paid_calls.CallsFailed, match="set GEMINI_API_KEY"):
-        CliRunner().invoke(cli.label, args, catch_exceptions=False)
+        CliRunner().invoke(label, args, catch_exceptions=False)
     monkeypatch.setenv("GEMINI_API_KEY", "offline")
     with pytest.raises(paid_calls.CallsFailed, match="leave --batch out"):
-        CliRunner().invoke(cli.label, [*args, "--batch"], catch_exceptions=False)
+        CliRunner().invoke(label, [*args, "--batch"], catch_exceptions=False)
     assert not upstream.requests
-    done = CliRunner().invoke(cli.label, args, catch_exceptions=False)
+    done = CliRunner().invoke(label, args, catch_exceptions=False)
     assert "6 labels in l.jsonl" in done.output
     assert len(upstream.bills) == 24
     assert {body["reasoning_effort"] for body in upstream.requests} == {"minimal", "low"}
@@ -271,10 +274,10 @@ def test_texts_are_chosen_where_the_base_is_unsure_and_weights_give_the_mix_back
     path = tmp_path / "traffic.jsonl"
     rows = [{"text": text, "category": category} for text, category in zip(OWN["text"], OWN["category"], strict=True)]
     path.write_text("\n".join(json.dumps(row) for row in [*rows, *rows[:300]]))
-    chosen = sources.choose(path, 300, base)
+    chosen = sources.draw_queries(path, 300, base)
     assert abs(len(chosen) - 300) <= 1
     assert len({query.text for query in chosen}) == len(chosen)
-    assert [q.text for q in chosen] == [q.text for q in sources.choose(path, 300, base)]
+    assert [q.text for q in chosen] == [q.text for q in sources.draw_queries(path, 300, base)]
 
     def doubt(texts: list[str]) -> np.ndarray:
         q, _ = base.predict(texts)
@@ -313,7 +316,7 @@ def test_a_line_that_a_crash_cut_off_is_dropped(tmp_path: Path) -> None:
     with Book(path) as book:
         assert len(book.labels) == 3
         book.add([queries(4)[3].label((1, 0, 0), "by-hand", "me")])
-    assert len(next(traffic.labels(traffic.Source(path))).texts) == 4
+    assert len(next(traffic.read_labels(traffic.TrafficFile(path))).texts) == 4
     path.write_text('{"other": 1}\n')
     with pytest.raises(traffic.LabelError, match="line 1 is not a label"):
         Book(path)
@@ -326,17 +329,17 @@ def test_feedback_says_on_which_side_the_required_tier_is(tmp_path: Path) -> Non
     rows = [{"text": OWN["text"][n], "model": m, "good": good} for n, (m, good) in enumerate(served)]
     path.write_text("\n".join(map(json.dumps, [*rows, {"text": "x", "model": "claude-opus-4-7", "good": False}])))
     with pytest.raises(traffic.LabelError, match="is feedback, not labels"):
-        next(traffic.labels(traffic.Source(path)))
-    (labels,) = sources.from_feedback(traffic.Source(path), base)
+        next(traffic.read_labels(traffic.TrafficFile(path)))
+    (labels,) = sources.from_feedback(traffic.TrafficFile(path), base)
     assert [row.p_required[0] for row in labels[:2]] == [1, 0]
     assert labels[2].p_required[2] == 0
     assert 0 < labels[2].p_required[1] < 1
     assert len(labels) == 3  # an unknown model says nothing, nor does the strongest tier
-    done = CliRunner().invoke(cli.label, [str(path), "--out", "l.jsonl"])
+    done = CliRunner().invoke(label, [str(path), "--out", "l.jsonl"])
     assert "3 labels in l.jsonl" in done.output
     path.write_text('{"text": "x", "model": "claude-opus-4-7", "good": "yes"}')
     with pytest.raises(traffic.LabelError, match="row 1: good is not true or false"):
-        next(sources.from_feedback(traffic.Source(path), base))
+        next(sources.from_feedback(traffic.TrafficFile(path), base))
 
 
 def test_agreement_between_methods() -> None:
@@ -362,24 +365,24 @@ def test_command_asks_before_a_cent_is_spent(
     monkeypatch.setenv("ANTHROPIC_BASE_URL", upstream.url)
     monkeypatch.setenv("ANTHROPIC_API_KEY", "offline")
     args = [str(traffic_file), "--by", "judge", "--n", "10", "--out", "l.jsonl"]
-    done = CliRunner().invoke(cli.label, args, input="n\n")
+    done = CliRunner().invoke(label, args, input="n\n")
     assert done.exit_code == 1
     assert "at most $" in done.output
     assert not upstream.bills
-    done = CliRunner().invoke(cli.label, [*args, "--yes"])
+    done = CliRunner().invoke(label, [*args, "--yes"])
     assert done.exit_code == 0, done.output
     assert "10 labels in l.jsonl" in done.output
     n_bills = len(upstream.bills)
-    done = CliRunner().invoke(cli.label, [*args, "--yes"])
+    done = CliRunner().invoke(label, [*args, "--yes"])
     assert "10 labelled already" in done.output
     assert len(upstream.bills) == n_bills
-    done = CliRunner().invoke(cli.label, [str(traffic_file), "--by", "ask", "--n", "10", "--out", "l.jsonl", "--yes"])
+    done = CliRunner().invoke(label, [str(traffic_file), "--by", "ask", "--n", "10", "--out", "l.jsonl", "--yes"])
     assert "judge and ask agree on 100% of 10 texts" in done.output
 
 
 def test_command_by_hand(traffic_file: Path) -> None:
     args = [str(traffic_file), "--by-hand", "--n", "3", "--out", "l.jsonl"]
-    done = CliRunner().invoke(cli.label, args, input="sq")
+    done = CliRunner().invoke(label, args, input="sq")
     assert done.exit_code == 0, done.output
     assert "1 labels in l.jsonl" in done.output
 
@@ -387,4 +390,10 @@ def test_command_by_hand(traffic_file: Path) -> None:
 def test_without_a_key_it_says_which(traffic_file: Path) -> None:
     args = [str(traffic_file), "--by", "ask", "--n", "3", "--out", "l.jsonl", "--yes"]
     with pytest.raises(paid_calls.CallsFailed, match="set ANTHROPIC_API_KEY"):
-        CliRunner().invoke(cli.label, args, catch_exceptions=False)
+        CliRunner().invoke(label, args, catch_exceptions=False)
+
+
+def test_a_model_without_prices_is_refused_before_it_is_asked() -> None:
+    unpriced = msgspec.structs.replace(FLEETS["claude"].top, prices=(catalog.Price(),))
+    with pytest.raises(paid_calls.CallsFailed, match=r"no price of claude-.* is known"):
+        Request(unpriced, "hi", 5).most_usd(False)

@@ -22,10 +22,11 @@ from router import Router, Tier, TierwiseError
 from router.classifier import artifact, pointer
 from router.classifier.pointer import Pointer
 from training.build import corpora, export, fit
-from training.commands import labels
-from training.retrain import adapt, examples, promote, retrain
+from training.commands.label import label
+from training.commands.retrain import retrain
+from training.retrain import challenger, examples, promotion, regression
 from training.rows import duplicates, traffic
-from training.rows.traffic import LabelError, Source
+from training.rows.traffic import LabelError, TrafficFile
 
 OWN = corpora.queries()
 BASE = artifact.find()
@@ -87,7 +88,7 @@ def written(folder: Path, frame: pd.DataFrame, name: str = "labels.jsonl") -> Pa
 def learnt(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], Any]:
     folder = tmp_path_factory.mktemp("retrain")
     path = written(folder, domain())
-    metrics, rows = retrain.learn(Source(path), BASE, folder / "models" / "shop-v3", folder / "cache")
+    metrics, rows = challenger.learn(TrafficFile(path), BASE, folder / "models" / "shop-v3", folder / "cache")
     return folder / "models" / "shop-v3", metrics, rows
 
 
@@ -132,10 +133,10 @@ AGAIN = """
 import sys
 from pathlib import Path
 from router.classifier import artifact
-from training.retrain import retrain
-from training.rows.traffic import Source
+from training.retrain import challenger
+from training.rows.traffic import TrafficFile
 out = Path(sys.argv[2])
-retrain.learn(Source(Path(sys.argv[1])), artifact.find(), out / "shop-v3", out / "cache")
+challenger.learn(TrafficFile(Path(sys.argv[1])), artifact.find(), out / "shop-v3", out / "cache")
 """
 
 
@@ -145,7 +146,7 @@ def test_a_killed_run_leaves_nothing_half_done_and_goes_on(
     path = written(tmp_path, domain())
     command = [sys.executable, "-c", AGAIN, str(path), str(tmp_path)]
     running = subprocess.Popen(command, cwd=corpora.ROOT)
-    fits = tmp_path / "cache" / "training" / "retrain" / "retrain" / "_fit"
+    fits = tmp_path / "cache" / "training" / "retrain" / "challenger" / "_fit"
     deadline = time.monotonic() + 60
     while len(list(fits.glob("*/output.pkl"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -192,7 +193,7 @@ def test_killed_at_any_step_the_champion_serves_and_the_next_run_finishes(tmp_pa
     steps = (
         ("build", "export", "parity_gap", 0),
         ("examine", "gate", "compare", 1),
-        ("retrain", "promote", "promote", 0),
+        ("retrain", "promotion", "promote", 0),
     )
     for package, module, function, after in steps:
         code = KILLED.format(package=package, module=module, function=function, after=after)
@@ -201,7 +202,7 @@ def test_killed_at_any_step_the_champion_serves_and_the_next_run_finishes(tmp_pa
         assert Router.load(models).policy.champion.name == "old-v1"
         if function != "promote":  # only with the gate's word
             with pytest.raises(TierwiseError, match=r"no artifact 'shop-v3'|has not passed the gate"):
-                promote.promote(models, "shop-v3")
+                promotion.promote(models, "shop-v3")
     assert run(COMMAND) == 0
     assert pointer.read_pointer(models) == Pointer("shop-v3", history=("old-v1",))
     assert Router.load(models).policy.champion.name == "shop-v3"
@@ -211,7 +212,7 @@ def test_killed_at_any_step_the_champion_serves_and_the_next_run_finishes(tmp_pa
 @pytest.mark.parametrize("name", ["l.jsonl", "l.csv", "l.parquet"])
 def test_formats_say_the_same(name: str, tmp_path: Path) -> None:
     frame = domain(50).assign(weight=2.0, language="en", conversation=[str(n // 2) for n in range(50)])
-    (batch,) = traffic.labels(Source(written(tmp_path, frame, name)))
+    (batch,) = traffic.read_labels(TrafficFile(written(tmp_path, frame, name)))
     assert batch.texts == frame["text"].tolist()
     assert (batch.targets.argmax(axis=1) == np.where(frame["tier"] == "simple", 0, 2)).all()
     assert (batch.weights == 2).all()
@@ -224,16 +225,16 @@ def test_scores_become_required_tiers(tmp_path: Path) -> None:
     wide = pd.DataFrame({"text": texts, "small": [1.0, 0.0, 0.0, 0.25], "big": [1.0, 1.0, 0.0, 0.75]})
     tiers = {"small": Tier.SIMPLE, "big": Tier.COMPLEX}
     expected = [[1, 0, 0], [0, 0, 1], [1, 0, 0], [0.5, 0, 0.5]]  # what both fail does not need the strong one
-    (batch,) = traffic.labels(Source(written(tmp_path, wide, "wide.parquet"), tiers=tiers))
+    (batch,) = traffic.read_labels(TrafficFile(written(tmp_path, wide, "wide.parquet"), tiers=tiers))
     assert batch.targets.tolist() == expected
     about = wide.assign(query_id=range(4), language="en")
     long = about.melt(["query_id", "text", "language"], var_name="model", value_name="score")
-    (batch,) = traffic.labels(Source(written(tmp_path, long, "long.parquet"), tiers=tiers))
+    (batch,) = traffic.read_labels(TrafficFile(written(tmp_path, long, "long.parquet"), tiers=tiers))
     assert batch.targets.tolist() == expected
     assert batch.slices == {"language": ["en"] * 4}
     prompts = written(tmp_path, pd.DataFrame({"query_id": range(4), "prompt": texts}), "prompts.csv")
-    source = Source(written(tmp_path, long.drop(columns="text"), "scores.csv"), prompts, tiers)
-    (batch,) = traffic.labels(source)
+    source = TrafficFile(written(tmp_path, long.drop(columns="text"), "scores.csv"), prompts, tiers)
+    (batch,) = traffic.read_labels(source)
     assert batch.texts == texts
     assert batch.targets.tolist() == expected
 
@@ -242,28 +243,30 @@ def test_what_saw_two_tiers_only_says_so_and_counts_what_simple_lacks_as_complex
     scores = domain()[["text"]].assign(small=(domain()["tier"] == "simple").astype(float), big=1.0)
     args = ["--labels", str(written(tmp_path, scores)), "--out", "models/two-v1", "--cache", "cache"]
     tiers = ["--tier", "simple=small", "--tier", "complex=big"]
-    done = CliRunner().invoke(labels.retrain, [*args, *tiers])
+    done = CliRunner().invoke(retrain, [*args, *tiers])
     assert "two tiers   400 labels saw the simple and the complex tier only" in done.output
     assert "moderate 0%" in done.output
-    done = CliRunner().invoke(labels.label, [args[1], *tiers, "--out", "l.jsonl"])
+    done = CliRunner().invoke(label, [args[1], *tiers, "--out", "l.jsonl"])
     assert "400 of them saw the simple and the complex tier only" in done.output
-    (batch,) = traffic.labels(Source(Path("l.jsonl")))
+    (batch,) = traffic.read_labels(TrafficFile(Path("l.jsonl")))
     assert batch.censored.all()
     three = written(tmp_path, scores.assign(middle=1.0), "three.jsonl")
-    (batch,) = traffic.labels(Source(three, tiers={"small": Tier.SIMPLE, "middle": Tier.MODERATE, "big": Tier.COMPLEX}))
+    (batch,) = traffic.read_labels(
+        TrafficFile(three, tiers={"small": Tier.SIMPLE, "middle": Tier.MODERATE, "big": Tier.COMPLEX})
+    )
     assert not batch.censored.any()
-    (batch,) = traffic.labels(Source(written(tmp_path, domain(), "given.csv")))
+    (batch,) = traffic.read_labels(TrafficFile(written(tmp_path, domain(), "given.csv")))
     assert not batch.censored.any()
     wrong = domain()[["text"]].assign(p_required=[[1, 0, 0]] * 400, censored="no")
     with pytest.raises(LabelError, match="row 1: censored is 'no', expected true or false"):
-        next(traffic.labels(Source(written(tmp_path, wrong))))
+        next(traffic.read_labels(TrafficFile(written(tmp_path, wrong))))
 
 
 def test_models_of_a_fleet_need_no_mapping(tmp_path: Path) -> None:
     frame = pd.DataFrame(
         {"text": ["a"], "claude-haiku-4-5": [0.0], "claude-sonnet-4-6": [1.0], "claude-opus-4-7": [1.0]}
     )
-    (batch,) = traffic.labels(Source(written(tmp_path, frame)))
+    (batch,) = traffic.read_labels(TrafficFile(written(tmp_path, frame)))
     assert batch.targets.tolist() == [[0, 1, 0]]
 
 
@@ -294,7 +297,7 @@ def test_models_of_a_fleet_need_no_mapping(tmp_path: Path) -> None:
 def test_wrong_input_is_named(frame: pd.DataFrame, message: str, tmp_path: Path) -> None:
     path = written(tmp_path, frame.reset_index(drop=True))
     with pytest.raises(LabelError, match=message):
-        retrain.learn(Source(path), BASE, tmp_path / "out", tmp_path / "cache")
+        challenger.learn(TrafficFile(path), BASE, tmp_path / "out", tmp_path / "cache")
     assert not (tmp_path / "out").exists()
 
 
@@ -311,18 +314,18 @@ def test_wrong_input_is_named(frame: pd.DataFrame, message: str, tmp_path: Path)
 def test_wrong_files_are_named(name: str, content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(LabelError, match=message):
-        retrain.learn(Source(tmp_path / name), BASE, tmp_path / "out", tmp_path / "cache")
+        challenger.learn(TrafficFile(tmp_path / name), BASE, tmp_path / "out", tmp_path / "cache")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match=r"no.jsonl is not a file"):
-        retrain.learn(Source(tmp_path / "no.jsonl"), BASE, tmp_path / "out", tmp_path / "cache")
+        challenger.learn(TrafficFile(tmp_path / "no.jsonl"), BASE, tmp_path / "out", tmp_path / "cache")
 
 
 def ingested(folder: Path, frame: pd.DataFrame) -> examples.Examples:
     from joblib import Memory
 
-    source = Source(written(folder, frame))
+    source = TrafficFile(written(folder, frame))
     return examples.read_examples(source, SHIPPED, "shipped", Memory(folder / "cache", verbose=0), lambda *_: None)
 
 
@@ -377,7 +380,7 @@ def test_what_trained_once_is_never_held_out_later(tmp_path: Path) -> None:
 
 
 def test_minhash_finds_near_duplicates_only() -> None:
-    shard = adapt.encode([*OWN["text"], *(f"{text} ok" for text in OWN["text"])], SHIPPED)
+    shard = regression.encode([*OWN["text"], *(f"{text} ok" for text in OWN["text"])], SHIPPED)
     groups = duplicates.groups(duplicates.Hasher(len(SHIPPED.embedding.idf)).sign(shard.ids, shard.ends), [])
     n = len(OWN)
     long = OWN["text"].str.split().str.len().to_numpy() > 20
@@ -389,37 +392,39 @@ def test_fit_is_the_regression_that_scikit_learn_finds() -> None:
     """Without a prior: the same optimum, whichever way the rows are cut into shards."""
     own = OWN.sample(400, random_state=0)
     texts, required = own["text"].tolist(), own["tier"].map({t.value: k for k, t in enumerate(Tier)}).to_numpy(int)
-    shard, nothing = adapt.encode(texts, SHIPPED), adapt.encode(["."], SHIPPED)
+    shard, nothing = regression.encode(texts, SHIPPED), regression.encode(["."], SHIPPED)
     rows = [shard.take(np.arange(0, 150)), shard.take(np.arange(150, 400)), nothing]
     targets = np.vstack([np.eye(3)[required], np.full((1, 3), 1 / 3)])
     weights = np.append(np.ones(400), 1e-9)
-    learned = adapt.fit(SHIPPED, rows, np.zeros((401, 3)), targets, weights, 3.0)
-    base = adapt.of_base(SHIPPED)
+    learned = regression.fit(SHIPPED, rows, np.zeros((401, 3)), targets, weights, 3.0)
+    base = regression.of_base(SHIPPED)
     own_dense, own_tokens = learned.dense - base.dense, learned.tokens - base.tokens
     x = fit.design(SHIPPED.embedding.features(texts), SHIPPED.classifier.mean, SHIPPED.classifier.scale)
     reference = LogisticRegression(C=1 / 3, max_iter=500, tol=1e-6).fit(x, required)
     z = x @ np.vstack([own_dense, own_tokens]) + learned.bias - base.bias
-    assert np.abs(adapt.softmax(z) - reference.predict_proba(x)).max() < 0.02
+    assert np.abs(regression.softmax(z) - reference.predict_proba(x)).max() < 0.02
 
 
 def test_encoding_is_the_classifiers_own_design() -> None:
     texts = [*OWN["text"].head(20), "", "日本語"]
-    z = adapt.logits(adapt.of_base(SHIPPED), SHIPPED.embedding, [adapt.encode(texts, SHIPPED)])
+    z = regression.logits(regression.of_base(SHIPPED), SHIPPED.embedding, [regression.encode(texts, SHIPPED)])
     reference = SHIPPED.classifier.p_required(SHIPPED.embedding.features(texts))
-    assert np.abs(adapt.softmax(z) - reference).max() < 1e-6
-    shards = [adapt.encode(texts[:9], SHIPPED), adapt.encode(texts[9:], SHIPPED)]
+    assert np.abs(regression.softmax(z) - reference).max() < 1e-6
+    shards = [regression.encode(texts[:9], SHIPPED), regression.encode(texts[9:], SHIPPED)]
     assert (
-        adapt.join(shards).take(np.array([10, 3])).ids.tolist()
-        == adapt.encode([texts[10], texts[3]], SHIPPED).ids.tolist()
+        regression.join(shards).take(np.array([10, 3])).ids.tolist()
+        == regression.encode([texts[10], texts[3]], SHIPPED).ids.tolist()
     )
     assert sparse.issparse(shards[0].bag(len(SHIPPED.embedding.idf)))
 
 
 def test_without_labels_of_a_kind_it_stays_with_the_base() -> None:
-    shard = adapt.encode(OWN["text"].head(50).tolist(), SHIPPED)
-    prior = adapt.logits(adapt.of_base(SHIPPED), SHIPPED.embedding, [shard])
-    weights = adapt.fit(SHIPPED, [shard, shard.take(np.arange(0))], prior, adapt.softmax(prior), np.ones(50), 3.0)
-    assert np.abs(adapt.logits(weights, SHIPPED.embedding, [shard]) - prior).max() < 1e-3
+    shard = regression.encode(OWN["text"].head(50).tolist(), SHIPPED)
+    prior = regression.logits(regression.of_base(SHIPPED), SHIPPED.embedding, [shard])
+    weights = regression.fit(
+        SHIPPED, [shard, shard.take(np.arange(0))], prior, regression.softmax(prior), np.ones(50), 3.0
+    )
+    assert np.abs(regression.logits(weights, SHIPPED.embedding, [shard]) - prior).max() < 1e-3
 
 
 def test_noise_finds_flipped_labels(tmp_path: Path) -> None:
@@ -427,7 +432,7 @@ def test_noise_finds_flipped_labels(tmp_path: Path) -> None:
     flipped = np.random.default_rng(3).random(600) < 0.1
     frame["tier"] = np.where(flipped, np.where(frame["tier"] == "simple", "complex", "simple"), frame["tier"])
     path = written(tmp_path, frame)
-    metrics, _ = retrain.learn(Source(path), BASE, tmp_path / "out", tmp_path / "cache")
+    metrics, _ = challenger.learn(TrafficFile(path), BASE, tmp_path / "out", tmp_path / "cache")
     assert 0.05 < metrics["noise"]["share"] < 0.15
     assert flipped[np.array(metrics["noise"]["rows"]) - 1].mean() > 0.9
     assert metrics["out_of_fold"]["apgr"] > 0.65
@@ -436,13 +441,13 @@ def test_noise_finds_flipped_labels(tmp_path: Path) -> None:
 def test_command_says_what_it_did_and_keeps_the_champion(tmp_path: Path) -> None:
     path = written(tmp_path, domain())
     args = ["--labels", str(path), "--out", "models/shop-v1", "--cache", "cache"]
-    done = CliRunner().invoke(labels.retrain, [*args, "--json", "--min-gain", "2"])
+    done = CliRunner().invoke(retrain, [*args, "--json", "--min-gain", "2"])
     assert done.exit_code == 1, done.output
     report = json.loads(done.stdout)
     assert report["passed"] is False
     assert "worth a change" in [check["name"] for check in report["gate"] if not check["holds"]]
     assert not Path("models/current.json").exists()
     assert Router.load("models/shop-v1")
-    done = CliRunner().invoke(labels.retrain, ["--labels", str(path), "--out", str(BASE)])
+    done = CliRunner().invoke(retrain, ["--labels", str(path), "--out", str(BASE)])
     assert done.exit_code == 2
     assert "choose another name" in done.output

@@ -19,10 +19,10 @@ from router import Ledger, Reason, Record, Router, SettingsError, Tier, Usage, c
 from router.classifier import artifact
 from training.build import corpora
 from training.commands.tune import tune
-from training.thresholds import labels, operating_point, risk, scores, tradeoff
-from training.thresholds.choose import Target, choose, select
-from training.thresholds.labels import LabelsError
+from training.rows.traffic import LabelError
+from training.thresholds import losses, operating_point, risk, scores, search, tradeoff
 from training.thresholds.risk import Evidence
+from training.thresholds.search import Target
 from training.thresholds.tradeoff import Costs, Problem, Refused
 
 FLEET = catalog.shipped().fleet("claude")
@@ -51,7 +51,7 @@ def test_the_guarantee_holds(monkeypatch: pytest.MonkeyPatch, mix: tuple[float, 
     missed, chosen = 0, 0
     for seed in range(n_draws):
         try:
-            thresholds, *_ = select(population(300, seed, mix), target, confidence, seed)
+            thresholds, *_ = search.choose_thresholds(population(300, seed, mix), target, confidence, seed)
         except Refused:
             continue
         chosen += 1
@@ -116,19 +116,21 @@ def test_rows_needed_are_enough() -> None:
 
 def test_choices_meet_their_targets_on_the_population() -> None:
     rows, everyone = population(3000, 1), population(100_000, 2)
-    quality = choose(rows, Target.parse("quality>=0.9"), 0.95)
+    quality = search.choose_point(rows, Target.parse("quality>=0.9"), 0.95)
     assert 1 - everyone.lost(quality.thresholds).mean() >= 0.9
     assert quality.interval[0] <= quality.risk <= quality.interval[1]
     assert quality.cost_interval[0] <= quality.cost <= quality.cost_interval[1] < 1
-    cost = choose(rows, Target.parse("cost<=0.5"), 0.95)
+    cost = search.choose_point(rows, Target.parse("cost<=0.5"), 0.95)
     assert COSTS.at(everyone.shares(cost.thresholds)) <= 0.5
-    share = choose(rows, Target.parse("share=70,20,10"), 0.95)
+    share = search.choose_point(rows, Target.parse("share=70,20,10"), 0.95)
     assert everyone.shares(share.thresholds) == pytest.approx(MIX, abs=0.04)
 
 
 def test_more_confidence_costs_more() -> None:
     rows = population(2000, 3)
-    costs = [choose(rows, Target.parse("quality>=0.9"), confidence).cost for confidence in (0.6, 0.9, 0.999)]
+    costs = [
+        search.choose_point(rows, Target.parse("quality>=0.9"), confidence).cost for confidence in (0.6, 0.9, 0.999)
+    ]
     assert costs == sorted(costs)
 
 
@@ -144,14 +146,14 @@ def test_more_confidence_costs_more() -> None:
 )
 def test_what_the_labels_cannot_support_is_refused(n: int, target: str, message: str) -> None:
     with pytest.raises(Refused, match=message):
-        choose(population(n, 4), Target.parse(target), 0.95)
+        search.choose_point(population(n, 4), Target.parse(target), 0.95)
 
 
 def test_scores_that_tie_cannot_be_divided() -> None:
     rows = population(1000, 5)
     tied = Problem(np.round(rows.q, 0), rows.loss, COSTS, rows.novel, rows.required)
     with pytest.raises(Refused, match="no thresholds give share"):
-        choose(tied, Target.parse("share=50,30,20"), 0.95)
+        search.choose_point(tied, Target.parse("share=50,30,20"), 0.95)
 
 
 def test_rows_out_of_distribution_go_to_the_top() -> None:
@@ -174,7 +176,7 @@ def test_curves_put_honest_scores_above_random_ones() -> None:
     random = Problem(scores.of_ranks(np.random.default_rng(0).random(2000)), rows.loss, COSTS, rows.novel)
 
     def cost_at(problem: Problem) -> float:
-        return min(point["cost"] for point in tradeoff.curve(problem) if point["quality"] >= 0.9)
+        return min(point["cost"] for point in tradeoff.cost_quality_curve(problem) if point["quality"] >= 0.9)
 
     assert cost_at(rows) < cost_at(random) - 0.1
 
@@ -203,7 +205,7 @@ def write(folder: Path, name: str, **columns: Any) -> Path:
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
 def test_labels_are_read_alike_from_every_format(tmp_path: Path, name: str) -> None:
-    read = labels.read_labels(write(tmp_path, name, text=TEXTS, tier=TIERS, language=["en"] * 400), FLEET)
+    read = losses.read_losses(write(tmp_path, name, text=TEXTS, tier=TIERS, language=["en"] * 400), FLEET)
     assert read.texts == TEXTS
     assert read.required is not None
     assert read.loss[:2].tolist() == [[1, 1, 0], [0, 0, 0]]
@@ -212,7 +214,7 @@ def test_labels_are_read_alike_from_every_format(tmp_path: Path, name: str) -> N
 
 def test_outcomes_are_losses_against_the_top_tier(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", text=["x", "y"], simple=[1.0, 0.2], **{"claude-opus-4-7": [0.4, 0.9]})
-    assert labels.read_labels(path, FLEET).loss == pytest.approx(
+    assert losses.read_losses(path, FLEET).loss == pytest.approx(
         np.array([[0, np.nan, 0], [0.7, np.nan, 0]]), nan_ok=True
     )
 
@@ -228,28 +230,28 @@ def test_outcomes_are_losses_against_the_top_tier(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_in_labels_are_named(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
-    with pytest.raises(LabelsError, match=message):
-        labels.read_labels(write(tmp_path, "a.csv", **columns), FLEET)
-    with pytest.raises(LabelsError, match="is not there"):
-        labels.read_labels(tmp_path / "gone.csv", FLEET)
-    with pytest.raises(LabelsError, match=r"ends in \.csv"):
-        labels.read_labels(tmp_path / "a.xls", FLEET)
+    with pytest.raises(LabelError, match=message):
+        losses.read_losses(write(tmp_path, "a.csv", **columns), FLEET)
+    with pytest.raises(LabelError, match="is not there"):
+        losses.read_losses(tmp_path / "gone.csv", FLEET)
+    with pytest.raises(LabelError, match=r"ends in \.csv"):
+        losses.read_losses(tmp_path / "a.xls", FLEET)
 
 
 def test_rows_that_the_model_was_trained_on_are_refused() -> None:
-    own = labels.read_labels(corpora.QUERIES, FLEET)
-    with pytest.raises(LabelsError, match="was trained on"):
-        labels.check_unseen(own, artifact.load().manifest)
+    own = losses.read_losses(corpora.QUERIES, FLEET)
+    with pytest.raises(LabelError, match="was trained on"):
+        losses.check_unseen(own, artifact.load().manifest)
 
 
 def test_the_shipped_scores_cover_our_queries_and_are_calibrated() -> None:
-    own = labels.read_labels(corpora.QUERIES, FLEET)
-    q = labels.scores(corpora.OUT_OF_FOLD, own)
+    own = losses.read_losses(corpora.QUERIES, FLEET)
+    q = losses.read_scores(corpora.OUT_OF_FOLD, own)
     rows = Problem.of(own, q, COSTS, mix=MIX)
     assert q.shape == (2340, 3)
     assert rows.weights() @ q[:, 0] == pytest.approx(0.7, abs=0.03)
-    with pytest.raises(LabelsError, match="joined to labels by id"):
-        labels.scores(corpora.QUERIES, own)
+    with pytest.raises(LabelError, match="joined to labels by id"):
+        losses.read_scores(corpora.QUERIES, own)
 
 
 def ledger(path: Path, hits: float, n: int = 400) -> None:
@@ -270,10 +272,10 @@ def test_costs_come_from_records(tmp_path: Path) -> None:
         load, n = tradeoff.workload_of(tmp_path / f"{hits}.db", FLEET)
         assert (n, load.prefix_tokens, load.user_tokens, load.output_tokens) == (400, 4000, 300, 250)
         assert 1 - np.exp(-300 / load.gap_s) == pytest.approx(hits, abs=0.01)  # not 10 s: what explains the hits
-    with pytest.raises(LabelsError, match="is no ledger"):
+    with pytest.raises(LabelError, match="is no ledger"):
         tradeoff.workload_of(tmp_path / "gone.db", FLEET)
     Ledger(tmp_path / "empty.db").close()
-    with pytest.raises(LabelsError, match="holds 0 records of the fleet 'claude'"):
+    with pytest.raises(LabelError, match="holds 0 records of the fleet 'claude'"):
         tradeoff.workload_of(tmp_path / "empty.db", FLEET)
 
 

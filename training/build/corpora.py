@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from router.types import Tier
+from training.build.arrays import Array
 
 ROOT = Path(__file__).parents[2]
 DATA = next(folder for folder in (Path(__file__).parents[1] / "data", ROOT / "data") if folder.is_dir())
@@ -27,7 +28,12 @@ DATA = next(folder for folder in (Path(__file__).parents[1] / "data", ROOT / "da
 QUERIES = DATA / "queries.jsonl"
 ANNOTATIONS = DATA / "annotations.jsonl"
 OUT_OF_FOLD = DATA / "queries_out_of_fold.csv"
-CORPORA = ROOT.parent / "shared" / "corpora"
+
+HOLDS = (
+    "a folder with prompts.parquet, pair_gain.parquet and item_difficulty.parquet; "
+    "docs/training.md says where such data comes from"
+)
+"""What --corpora names."""
 
 N_TIERS = len(Tier)
 
@@ -44,8 +50,8 @@ SOURCE_WEIGHT = {
 """A source's whole weight in the fit, however many rows it has; chosen out of fold (training/EXPERIMENTS.md).
 
 `annotations` are prompts of the corpora that were rated by reading; `uncommonroute_tiers` has tier labels in 16
-languages, nearly a length meter, but proofs go up in it; the last four have models' scores. `variants` are our queries
-and the rated prompts once more, with manners, layout or typing mistakes that must not change the tier.
+languages, which mostly follow length, but rate proofs as hard; the last four have models' scores. `variants` are our
+queries and the rated prompts once more, with manners, layout or typing mistakes that must not change the tier.
 """
 
 
@@ -68,8 +74,8 @@ class Rows:
 
     ids: npt.NDArray[np.str_]
     texts: list[str]
-    targets: npt.NDArray[np.float64]
-    weights: npt.NDArray[np.float64]
+    targets: Array
+    weights: Array
     sources: npt.NDArray[np.str_]
     datasets: npt.NDArray[np.str_]
     groups: npt.NDArray[np.str_]
@@ -79,10 +85,15 @@ class Rows:
 
     def select(self, mask: npt.NDArray[np.bool_]) -> Rows:
         """The rows where `mask` holds."""
-        texts = [text for text, keep in zip(self.texts, mask, strict=True) if keep]
-        arrays = (self.ids, self.targets, self.weights, self.sources, self.datasets, self.groups)
-        ids, targets, weights, sources, datasets, groups = (a[mask] for a in arrays)
-        return Rows(ids, texts, targets, weights, sources, datasets, groups)
+        return Rows(
+            ids=self.ids[mask],
+            texts=[text for text, keep in zip(self.texts, mask, strict=True) if keep],
+            targets=self.targets[mask],
+            weights=self.weights[mask],
+            sources=self.sources[mask],
+            datasets=self.datasets[mask],
+            groups=self.groups[mask],
+        )
 
 
 @dataclass(frozen=True)
@@ -91,8 +102,8 @@ class Outcomes:
 
     dataset: str
     texts: list[str]
-    weak: npt.NDArray[np.float64]
-    strong: npt.NDArray[np.float64]
+    weak: Array
+    strong: Array
 
 
 class CorporaMissing(FileNotFoundError):
@@ -110,13 +121,13 @@ def queries(path: Path = QUERIES) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def annotations(path: Path = ANNOTATIONS) -> pd.DataFrame:
+def ratings(path: Path = ANNOTATIONS) -> pd.DataFrame:
     """Ratings of corpus prompts by query_id: p_small and p_mid in [0, 1], the mean over passes."""
     frame = pd.read_json(path, lines=True)
     return frame.groupby("query_id")[["p_small", "p_mid"]].mean()
 
 
-def write_scores(path: Path, ids: list[str], p_suffices: npt.NDArray[np.float64]) -> None:
+def write_scores(path: Path, ids: list[str], p_suffices: Array) -> None:
     """P(suffices) of the tiers below the top by id, as CSV: id, p_simple, p_moderate."""
     columns = {f"p_{tier.value}": p_suffices[:, k].round(5) for k, tier in enumerate(list(Tier)[:-1])}
     pd.DataFrame({"id": ids, **columns}).to_csv(path, index=False)
@@ -124,7 +135,7 @@ def write_scores(path: Path, ids: list[str], p_suffices: npt.NDArray[np.float64]
 
 def training_rows(corpora: Path) -> Rows:
     """Every row that may be shipped in a model: data/ and the rows with licence_permissive. Deterministic."""
-    prompts = _read(corpora, "prompts")
+    prompts = _read_table(corpora, "prompts")
     prompts = prompts[prompts["licence_permissive"]].drop_duplicates("prompt").set_index("query_id")
     labelled = [_query_rows(), _annotation_rows(prompts)]
     frames = [*labelled, _variants(pd.concat(labelled)), _tier_rows(prompts), _outcome_rows(prompts, corpora)]
@@ -134,17 +145,17 @@ def training_rows(corpora: Path) -> Rows:
         ids=frame["id"].to_numpy(str),
         texts=frame["text"].tolist(),
         targets=np.array(frame["target"].tolist(), np.float64),
-        weights=(frame["source"].map(SOURCE_WEIGHT) / counts).to_numpy(np.float64),
+        weights=np.asarray(frame["source"].map(SOURCE_WEIGHT) / counts, np.float64),
         sources=frame["source"].to_numpy(str),
         datasets=frame["dataset"].to_numpy(str),
         groups=frame["group"].to_numpy(str),
     )
 
 
-def outcomes(corpora: Path) -> list[Outcomes]:
+def outcome_sets(corpora: Path) -> list[Outcomes]:
     """The outcome sets for evaluation, permissive or not: none of these numbers ends up in the model."""
-    prompts = _read(corpora, "prompts").set_index("query_id")["prompt"]
-    gain = _read(corpora, "pair_gain")
+    prompts = _read_table(corpora, "prompts").set_index("query_id")["prompt"]
+    gain = _read_table(corpora, "pair_gain")
     gain = gain[gain["query_id"].isin(prompts.index)]
     return [
         Outcomes(
@@ -159,14 +170,14 @@ def outcomes(corpora: Path) -> list[Outcomes]:
 
 def samples(corpora: Path, n: int = 300) -> dict[str, list[str]]:
     """Up to `n` prompts of each data set, at random but always the same: what natural traffic looks like."""
-    prompts = _read(corpora, "prompts")
+    prompts = _read_table(corpora, "prompts")
     chosen = prompts.groupby("dataset").sample(frac=1, random_state=0).groupby("dataset").head(n)
     return {str(name): rows["prompt"].tolist() for name, rows in chosen.groupby("dataset")}
 
 
 def provenance(rows: Rows, corpora: Path) -> list[dict[str, object]]:
     """A line for each source: licence, number of rows, and a hash of its ids and texts."""
-    licences = _read(corpora, "prompts").drop_duplicates("dataset").set_index("dataset")["licence"]
+    licences = _read_table(corpora, "prompts").drop_duplicates("dataset").set_index("dataset")["licence"]
     lines: list[dict[str, object]] = []
     for source in SOURCE_WEIGHT:
         mask = rows.sources == source
@@ -210,7 +221,7 @@ def _query_rows() -> pd.DataFrame:
 
 
 def _annotation_rows(prompts: pd.DataFrame) -> pd.DataFrame:
-    rated = annotations()
+    rated = ratings()
     rated = rated[rated.index.isin(prompts.index)]
     small, mid = rated["p_small"], rated["p_mid"]
     targets = np.stack([small, mid - small, 1 - mid], axis=1)
@@ -283,15 +294,15 @@ def _outcome_rows(prompts: pd.DataFrame, corpora: Path) -> pd.DataFrame:
     return pd.concat(frames)
 
 
-def _corpus_rows(prompts: pd.DataFrame, source: str, targets: npt.NDArray[np.float64]) -> pd.DataFrame:
+def _corpus_rows(prompts: pd.DataFrame, source: str, targets: Array) -> pd.DataFrame:
     columns = {"id": prompts.index, "text": prompts["prompt"].to_numpy(), "dataset": prompts["dataset"].to_numpy()}
     return pd.DataFrame({**columns, "source": source, "group": prompts.index, "target": list(map(tuple, targets))})
 
 
 def _outcome_targets(corpora: Path) -> dict[str, tuple[float, ...]]:
     """P(required tier) from outcomes: the measured gain where there is one, split by the Rasch fit's middle tier."""
-    items = _read(corpora, "item_difficulty").set_index("query_id")
-    gain = _read(corpora, "pair_gain").set_index("query_id")["gain"]
+    items = _read_table(corpora, "item_difficulty").set_index("query_id")
+    gain = _read_table(corpora, "pair_gain").set_index("query_id")["gain"]
     over_cheap = (items["p_frontier"] - items["p_cheap"]).clip(lower=0)
     over_mid = (items["p_frontier"] - items["p_mid"]).clip(lower=0)
     share_of_top = (over_mid / over_cheap.where(over_cheap > 0)).fillna(0.0).clip(0, 1)
@@ -300,8 +311,8 @@ def _outcome_targets(corpora: Path) -> dict[str, tuple[float, ...]]:
     return dict(zip(items.index, map(tuple, table.tolist()), strict=True))
 
 
-def _read(corpora: Path, name: str) -> pd.DataFrame:
+def _read_table(corpora: Path, name: str) -> pd.DataFrame:
     path = corpora / f"{name}.parquet"
     if not path.is_file():
-        raise CorporaMissing(f"{path} is not there; give the corpora's folder with --corpora DIR")
+        raise CorporaMissing(f"{path} is not there; give the corpora with --corpora DIR: {HOLDS}")
     return pd.read_parquet(path)

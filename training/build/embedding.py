@@ -76,7 +76,8 @@ class Embedding:
         normed = sparse.diags(1 / np.sqrt(squares)) @ bag
         embedded = EMBEDDING_SCALE * (normed @ self.table.astype(np.float64))
         blocks = [sparse.csr_matrix(structure), sparse.csr_matrix(embedded), normed @ sparse.diags(self.idf)]
-        return sparse.hstack(blocks, format="csr")
+        features: sparse.csr_matrix = sparse.hstack(blocks, format="csr")
+        return features
 
     def with_idf_of(self, texts: list[str]) -> Embedding:
         """The same embedding with inverse document frequencies of these texts (smoothed, at least 1)."""

@@ -10,7 +10,7 @@ fold into one row a token, instead of 128 dimensions. The graph is
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +58,8 @@ class Unfolded:
     def route(self, texts: list[str], thresholds: tuple[float, ...]) -> list[int]:
         """The tier number of each text: by threshold, or the top one when the text is out of distribution."""
         q, novelty = self.predict(texts)
-        return np.where(novelty > self.novelty.threshold, N_TIERS - 1, route(q, thresholds)).tolist()
+        numbers: list[int] = np.where(novelty > self.novelty.threshold, N_TIERS - 1, route(q, thresholds)).tolist()
+        return numbers
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def graph(folded: Folded, novelty: Novelty) -> bytes:
         "axis": np.array([1], np.int64),
         "parts": np.array([N_TIERS, 1, 1, 1], np.int64),
     }
-    steps = [
+    steps: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
         ("Gather", ["table", "ids"], ["rows"], {}),
         ("ReduceSum", ["rows", "axis"], ["sums"], {"keepdims": 0}),
         ("Split", ["sums", "parts"], ["summed", "squares", "strange", "count"], {"axis": 1}),
@@ -156,7 +157,7 @@ def graph(folded: Folded, novelty: Novelty) -> bytes:
         producer_name="tierwise",
     )
     onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def write_artifact(
@@ -167,7 +168,7 @@ def write_artifact(
     version: int,
     operating_points: dict[str, OperatingPoint],
     metrics: dict[str, Any],
-    training_data: list[dict[str, object]],
+    training_data: Sequence[Mapping[str, object]],
     documents: Mapping[str, bytes],
     parity_texts: list[str],
 ) -> float:

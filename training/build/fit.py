@@ -12,9 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from router.classifier.artifact import OperatingPoint
 from router.classifier.features import STRUCTURE
 from router.types import Tier
+from training.build.arrays import Array, Ints
 from training.build.corpora import N_TIERS, Rows
-
-Array = npt.NDArray[np.float64]
 
 REGULARISATION_C = 1.0
 N_FOLDS = 5
@@ -141,12 +140,12 @@ def operating_points(
     return points
 
 
-def p_below(chosen: npt.NDArray[np.int_], targets: Array) -> Array:
+def p_below(chosen: Ints, targets: Array) -> Array:
     """P(required tier is above the chosen one), float64 [n]."""
     return np.asarray(1 - np.cumsum(targets, axis=1)[np.arange(len(chosen)), chosen]).clip(0, 1)
 
 
-def mix_weights(required: npt.NDArray[np.int_]) -> Array:
+def mix_weights(required: Ints) -> Array:
     """Weights that sum to 1 and give the required tiers TRAFFIC_MIX's shares."""
     counts = np.bincount(required, minlength=N_TIERS)
     return np.asarray((np.array(TRAFFIC_MIX) / np.maximum(counts, 1))[required])
@@ -166,7 +165,9 @@ def design(x: sparse.csr_matrix, mean: Array, scale: Array) -> sparse.csr_matrix
     """
     z = np.clip((x[:, : len(STRUCTURE)].toarray() - mean) / scale, -REACH, REACH)
     bent = np.hstack([z, *(np.maximum(z - knot, 0) for knot in KNOTS)])
-    return sparse.hstack([sparse.csr_matrix(STRUCTURE_SCALE * bent), x[:, len(STRUCTURE) :]], format="csr")
+    blocks = [sparse.csr_matrix(STRUCTURE_SCALE * bent), x[:, len(STRUCTURE) :]]
+    bent_x: sparse.csr_matrix = sparse.hstack(blocks, format="csr")
+    return bent_x
 
 
 def standard(x: sparse.csr_matrix) -> tuple[Array, Array]:
@@ -196,17 +197,17 @@ def calibrate(logits: Array, targets: Array) -> LogisticRegression:
     return _soft_regression(logits, targets, weights, c=0.1)
 
 
-def _folds(groups: npt.NDArray[np.str_]) -> npt.NDArray[np.int_]:
+def _folds(groups: npt.NDArray[np.str_]) -> Ints:
     names, number = np.unique(groups, return_inverse=True)
     return (np.random.default_rng(0).permutation(len(names)) % N_FOLDS)[number]
 
 
-def route(p_suffices: Array, thresholds: tuple[float, ...]) -> npt.NDArray[np.int_]:
+def route(p_suffices: Array, thresholds: tuple[float, ...]) -> Ints:
     """The number of the cheapest tier whose P(suffices) reaches its threshold, else of the top tier, int [n]."""
     reached = np.column_stack(
         [p_suffices[:, k] >= t for k, t in enumerate(thresholds)] + [np.ones(len(p_suffices), bool)]
     )
-    return reached.argmax(axis=1)
+    return np.asarray(reached.argmax(axis=1))
 
 
 def _tune(p_suffices: Array, targets: Array, weights: Array, target: float) -> tuple[float, float]:

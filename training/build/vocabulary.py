@@ -81,7 +81,7 @@ def written(pieces: list[tuple[str, float]]) -> bytes:
     return _message(*((1, row) for row in rows), (2, trainer), (3, normalizer))
 
 
-def _message(*fields: tuple[int, bytes | str | float]) -> bytes:
+def _message(*fields: tuple[int, bytes | str | int | float]) -> bytes:
     """A protocol buffer. Encoding: https://protobuf.dev/programming-guides/encoding (2026-11-25)."""
     out = bytearray()
     for number, value in fields:

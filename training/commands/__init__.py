@@ -1,1 +1,1 @@
-"""The commands that need the `train` extra: label, retrain, models, tune."""
+"""The commands that need the `train` extra, a module each: label, retrain, models, tune."""

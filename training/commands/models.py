@@ -1,4 +1,4 @@
-"""`tierwise models`: which artifact serves, what another would change, promotion and its reversal."""
+"""The `models` commands: which artifact serves, what another would change, promotion and its reversal."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def models() -> None:
 @_json
 def list_models(models_folder: Path, as_json: bool) -> None:
     """The artifacts of the folder and the shipped one, with their role, and what users said of them."""
-    from training.retrain import promote
+    from training.retrain import promotion
 
     pointer, users = _heard(models_folder)
-    rows = promote.listed(models_folder, users)
+    rows = promotion.listed(models_folder, users)
     if as_json:
         click.echo(json.dumps(rows))
         return
@@ -47,7 +47,7 @@ def list_models(models_folder: Path, as_json: bool) -> None:
             f"{row['bytes'] / 1e6:>6.1f}  {row['sha256'][:12]}"
         )
     if users or pointer.canary:
-        click.echo(f"users say   {promote.said(pointer, users, folder_option(models_folder))}")
+        click.echo(f"users say   {promotion.said(pointer, users, folder_option(models_folder))}")
 
 
 @models.command()
@@ -58,7 +58,7 @@ def show(name: str, models_folder: Path, as_json: bool) -> None:
     """The card of an artifact, what the gate said and, while it serves, what users say; with --json its manifest."""
     from router.classifier import artifact
     from training.examine import gate
-    from training.retrain import promote
+    from training.retrain import promotion
 
     folder = artifact.member(models_folder, name)
     if as_json:
@@ -70,7 +70,7 @@ def show(name: str, models_folder: Path, as_json: bool) -> None:
         print_gate(report)
     pointer, users = _heard(models_folder)
     if name in (pointer.champion, pointer.canary) and (users or pointer.canary):
-        click.echo(f"users say   {promote.said(pointer, users, folder_option(models_folder))}")
+        click.echo(f"users say   {promotion.said(pointer, users, folder_option(models_folder))}")
 
 
 @models.command()
@@ -85,9 +85,9 @@ def diff(one: str, other: str, models_folder: Path, as_json: bool) -> None:
     Example:
       tierwise models diff complexity-v2 mine-v1
     """
-    from training.retrain import promote
+    from training.retrain import promotion
 
-    report = promote.diff(models_folder, one, other)
+    report = promotion.diff(models_folder, one, other)
     if as_json:
         click.echo(json.dumps(report))
         return
@@ -115,7 +115,7 @@ def promote(name: str, models_folder: Path, canary: str | None, force: bool) -> 
       tierwise models promote mine-v1 --canary 10%
       tierwise models promote mine-v1
     """
-    from training.retrain import promote as promotion
+    from training.retrain import promotion
 
     promotion.promote(models_folder, name, share=None if canary is None else _share(canary), force=force)
     click.echo(serving(models_folder))
@@ -131,10 +131,10 @@ def promote(name: str, models_folder: Path, canary: str | None, force: bool) -> 
 def rollback(models_folder: Path, if_worse: Path | None) -> None:
     """Take back the canary, or else the last promotion. With --if-worse: exit 1 when it stays."""
     from router.classifier.pointer import Verdict
-    from training.retrain import promote as promotion
+    from training.retrain import promotion
 
     if if_worse is not None:
-        verdict, why = promotion.judged(models_folder, promotion.feedback(if_worse))
+        verdict, why = promotion.judge_canary(models_folder, promotion.read_feedback(if_worse))
         click.echo(f"{verdict}: {why}", err=True)
         if verdict is not Verdict.ROLL_BACK:
             sys.exit(1)
@@ -146,11 +146,11 @@ def _heard(folder: Path) -> tuple[Any, dict[str, Any]]:
     """The pointer of a folder and, since its canary began, what users said; that it cannot be read is no failure."""
     from router import settings
     from router.errors import TierwiseError
-    from training.retrain import promote
+    from training.retrain import promotion
 
-    pointer = promote.pointer_of(folder)
+    pointer = promotion.pointer_of(folder)
     try:
-        return pointer, promote.heard(settings.load(), pointer.since)
+        return pointer, promotion.heard(settings.load(), pointer.since)
     except TierwiseError as exc:
         click.echo(str(exc), err=True)
         return pointer, {}
@@ -165,7 +165,7 @@ def _share(text: str) -> float:
 
 def serving(folder: Path) -> str:
     """What a folder serves now, in a sentence."""
-    from training.retrain.promote import pointer_of
+    from training.retrain.promotion import pointer_of
 
     pointer = pointer_of(folder)
     canary = f", {pointer.canary} to {pointer.share:.0%} of the conversations" if pointer.canary else ""

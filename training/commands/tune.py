@@ -16,10 +16,10 @@ from router.catalog import Fleet
 from router.classifier import artifact
 from router.simulate import workload
 from router.types import Tier
-from training.thresholds import operating_point, tradeoff
-from training.thresholds import scores as scored
-from training.thresholds.choose import Choice, Target, choose
-from training.thresholds.labels import Labels
+from training.thresholds import operating_point, search, tradeoff
+from training.thresholds.losses import Losses
+from training.thresholds.scores import load_problem, words_of
+from training.thresholds.search import Choice, Target
 from training.thresholds.tradeoff import Problem
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -88,25 +88,23 @@ def tune(
     shares = workload.shares(mix) if mix else None
     rule = tuple(term.strip() for term in terms.split(",") if term.strip()) if classifier == "rules" else None
     files = {"scores": scores, "records": records}
-    rows, problem = scored.load_scores(labels, chosen, loaded, **files, mix=shares, terms=rule, shown=_bar)
+    rows, problem = load_problem(labels, chosen, loaded, **files, mix=shares, terms=rule, shown=_bar)
     used = artifact.name_of(loaded.manifest)
     report: dict[str, Any] = {"labels": str(labels), "n_rows": len(rows), "artifact": used, "fleet": chosen.name}
     report |= {"workload": problem.costs.workload, "n_records": problem.costs.n_records, "classifier": classifier}
     if not as_json:
         _print_costs(rows, problem)
     if target is None:
-        report["curve"] = tradeoff.curve(problem, confidence, 12, seed)
-        _print_curve(report["curve"], confidence, classifier) if not as_json else None
+        report["curve"] = tradeoff.cost_quality_curve(problem, confidence, 12, seed)
+        if not as_json:
+            _print_curve(report["curve"], confidence, classifier)
     else:
-        choice = choose(problem, target, confidence, seed)
+        choice = search.choose_point(problem, target, confidence, seed)
         written = None if dry_run else out
-        errors = tradeoff.worst(rows, problem, choice.thresholds)
-        report |= {"choice": {**asdict(choice), "target": str(target)}, "written_to": written, "worst": errors}
-        if classifier == "rules":
-            report["max_words"] = scored.words_of(choice.thresholds[0])
-            report["n_wrong"] = int((problem.lost(choice.thresholds) > 0).sum())
-            if written:
-                operating_point.write_rules(out, report["max_words"], rule or ())
+        report |= {"choice": {**asdict(choice), "target": str(target)}, "written_to": written}
+        report |= _mistakes(rows, problem, choice, classifier)
+        if written and rule is not None:
+            operating_point.write_rules(out, report["max_words"], rule)
         elif written:
             operating_point.write_point(out, name, choice.point(labels.name, used))
         if not as_json:
@@ -115,12 +113,21 @@ def tune(
         click.echo(msgspec.json.encode(report, enc_hook=str))
 
 
+def _mistakes(rows: Losses, problem: Problem, choice: Choice, classifier: str) -> dict[str, Any]:
+    """The worst rows at the chosen thresholds; of a rule also its number of words, and how many rows it gets wrong."""
+    mistakes: dict[str, Any] = {"worst": tradeoff.worst(rows, problem, choice.thresholds)}
+    if classifier == "rules":
+        mistakes["max_words"] = words_of(choice.thresholds[0])
+        mistakes["n_wrong"] = int((problem.lost(choice.thresholds) > 0).sum())
+    return mistakes
+
+
 def _bar(texts: list[str]) -> Iterator[str]:
     with click.progressbar(texts, label="scoring", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
         yield from bar
 
 
-def _print_costs(rows: Labels, problem: Problem) -> None:
+def _print_costs(rows: Losses, problem: Problem) -> None:
     load, n_records = problem.costs.workload, problem.costs.n_records
     weighted = f", weighted to {' / '.join(f'{share:.0%}' for share in problem.mix)}" if problem.mix else ""
     source = f"{n_records:,} records" if n_records else "defaults: give --records LEDGER for yours"
@@ -140,7 +147,7 @@ def _print_curve(points: list[dict[str, Any]], confidence: float, classifier: st
     )
     for point in points:
         at = point["thresholds"]
-        shown = str(scored.words_of(at[0])) if classifier == "rules" else "  ".join(f"{t:6.3f}" for t in at)
+        shown = str(words_of(at[0])) if classifier == "rules" else "  ".join(f"{t:6.3f}" for t in at)
         low, high = point["interval"]
         shares = "  ".join(f"{share:4.0%}" for share in point["shares"])
         click.echo(

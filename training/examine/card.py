@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,104 +20,7 @@ _LINES = (
     ("length", "C7:", "prompt length"),
 )
 
-
-def render(
-    name: str,
-    version: int,
-    operating_points: dict[str, OperatingPoint],
-    metrics: dict[str, Any],
-    training_data: list[dict[str, object]],
-) -> str:
-    """The card as Markdown."""
-    labelled = metrics["labelled_out_of_fold"]
-    held_out = metrics["leave_one_out"]
-    support = metrics["labelled"]["support_messages"]
-    suite = metrics["behaviour"]
-    return f"""# {name}-v{version}
-
-Reads a request and gives, for each tier, the probability that a model of that tier answers it as well as the top tier
-would. A text's distinct tokens, weighted by idf, as a bag and through a multilingual static embedding ({DIMENSIONS}
-dimensions, from {TEACHER}, MIT, package `{TEACHER_PACKAGE}`, MIT), and structural numbers feed a multinomial logistic
-regression. Everything is folded into one row a token, so that the runtime does one lookup and one softmax. The first
-{HEAD_CHARS} and the last {TAIL_CHARS} characters are read. Capitals change nothing.
-
-Rebuild it with `python -m training build`; every figure below comes from that command. Retrain on your own labels: see
-"A few labels" for what to expect.
-
-## Does it beat prompt length?
-
-Each outcome set is left out of training whole, then ranked by P(the simple tier does not suffice). APGR: .5 is random,
-higher is better; 95 % bootstrap intervals. CPT: share of strong calls that recovers 50 or 80 % of the gap.
-
-| outcome set | prompts | this model | prompt length | random | CPT(50 %) | CPT(80 %) |
-|---|---|---|---|---|---|---|
-{_outcome_rows(held_out)}
-| **mean** | | **{held_out["mean_apgr"]["model"]:.3f}** | {held_out["mean_apgr"]["length"]:.3f} | \
-{held_out["mean_apgr"]["random"]:.3f} | | |
-
-Zero-shot, on benchmarks it has never seen, it is little better than chance. Nothing that reads words alone was much
-better (training/EXPERIMENTS.md). Labels of your own are what helps:
-
-## A few labels
-
-![learning curve](learning-curve.svg)
-
-Held-out APGR inside each set after learning from n of its rows, starting from this model without the set; in brackets a
-plain ridge from scratch over word pairs, a mean embedding and length, on the same rows.
-
-| outcome set | {" | ".join(f"{size} rows" for size in metrics["learning_curve"]["mean"])} |
-|---|{"---|" * len(metrics["learning_curve"]["mean"])}
-{_curve_rows(metrics["learning_curve"])}
-
-## Labelled requests
-
-The demo's {support["n"]} customer messages (never trained on, one domain, 70/20/10): AUC of complex over simple
-{support["auc_complex_over_simple"]:.3f} (prompt length: {metrics["support_length_auc"]:.3f}).
-
-Our own queries, out of fold: {labelled["n"]} in {len(labelled["confusion_by_language"])} languages, written so that
-length and surface words do not give the tier away. Accuracy of the most probable tier {labelled["accuracy"]:.3f} (at
-traffic-mix priors), AUC of complex over simple {labelled["auc_complex_over_simple"]:.3f} (prompt length:
-{metrics["length_auc"]:.3f}).
-
-## Calibration
-
-ECE of P(simple suffices), and Brier score, before and after recalibrating on one half of the set and scoring the other.
-On outcome sets the truth is 1 - gain of the strong models of their time, and the set was left out.
-
-| set | rows | ECE before | ECE after | Brier before | Brier after |
-|---|---|---|---|---|---|
-{_calibration_rows(metrics)}
-
-## Behaviour
-
-{suite["passed"]} of {suite["n"]} cases of data/behaviour.jsonl hold at `balanced`. None was trained on;
-"common words" took part in choosing between recipes.
-
-| group | kind | hold |
-|---|---|---|
-{_behaviour_rows(suite)}
-
-## Out of distribution
-
-Made-up texts (not those of the fit) that are called out of distribution, and go to the top tier:
-{_shares(metrics["out_of_distribution"])}.
-Natural prompts that are, falsely, by data set: {_shares(_false_alarms(metrics["prompts"]))}.
-
-## Operating points
-
-Tuned for a mix of 70 % simple, 20 % moderate, 10 % complex requests.
-
-| point | target | achieved (95 %) | {" | ".join(f"to {tier.value}" for tier in Tier)} | thresholds |
-|---|---|---|{"---|" * len(Tier)}---|
-{_point_rows(operating_points)}
-
-## Training data
-
-| source | licence | rows | weight |
-|---|---|---|---|
-{_source_rows(training_data)}
-
-## Limits
+_LIMITS = """## Limits
 
 - "Cheap" and "strong" in the outcome sets mean models of 2023 to 2025; today's cheap tier is better. Tune the
   thresholds, or retrain, on your own traffic.
@@ -124,15 +28,37 @@ Tuned for a mix of 70 % simple, 20 % moderate, 10 % complex requests.
 - Ratings were made by a language model reading each prompt against a rubric, authored labels by their author. A text in
   the style of our authors is easier for this model than yours: expect less than the out-of-fold figures.
 - Two thirds of our labels are English. Other languages are read through the embedding, and less well.
-- It sees the task's text only: not the images, not the tools, not what the user will do with the answer.
-"""
+- It sees the task's text only: not the images, not the tools, not what the user will do with the answer."""
+
+
+def render(
+    name: str,
+    version: int,
+    operating_points: dict[str, OperatingPoint],
+    metrics: dict[str, Any],
+    training_data: Sequence[Mapping[str, object]],
+) -> str:
+    """The card as Markdown."""
+    sections = (
+        _introduction(name, version),
+        _against_length(metrics["leave_one_out"]),
+        _few_labels(metrics["learning_curve"]),
+        _labelled_requests(metrics),
+        _calibration(metrics),
+        _behaviour(metrics["behaviour"]),
+        _out_of_distribution(metrics),
+        _operating_points("a mix of 70 % simple, 20 % moderate, 10 % complex requests", operating_points),
+        _training_data(training_data),
+        _LIMITS,
+    )
+    return "\n\n".join(sections) + "\n"
 
 
 def render_retrained(
     name: str,
     operating_points: dict[str, OperatingPoint],
     metrics: dict[str, Any],
-    training_data: list[dict[str, object]],
+    training_data: Sequence[Mapping[str, object]],
 ) -> str:
     """The card of a model that was retrained on the user's labels, as Markdown."""
     quality, noise, conflicts = metrics["out_of_fold"], metrics["noise"], metrics["conflicts"]
@@ -156,13 +82,7 @@ with labels that disagree: {conflicts["decision"]}. Share of the {noise["n_sure"
 APGR {quality["apgr"]:.3f} [{low:.3f}, {high:.3f}] (.5 is random). P(simple suffices): ECE {quality["ece"]:.3f}, Brier
 score {quality["brier"]:.3f}. Penalty {metrics["penalty"]:g}.
 
-## Operating points
-
-Tuned for the labels' own mix of tiers.
-
-| point | target | achieved (95 %) | {" | ".join(f"to {tier.value}" for tier in Tier)} | thresholds |
-|---|---|---|{"---|" * len(Tier)}---|
-{_point_rows(operating_points)}
+{_operating_points("the labels' own mix of tiers", operating_points)}
 
 ## Training data
 
@@ -204,6 +124,110 @@ def plot(curve: dict[str, Any]) -> bytes:
         out = io.BytesIO()
         figure.savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()
+
+
+def _introduction(name: str, version: int) -> str:
+    return f"""# {name}-v{version}
+
+Reads a request and gives, for each tier, the probability that a model of that tier answers it as well as the top tier
+would. A text's distinct tokens, weighted by idf, as a bag and through a multilingual static embedding ({DIMENSIONS}
+dimensions, from {TEACHER}, MIT, package `{TEACHER_PACKAGE}`, MIT), and structural numbers feed a multinomial logistic
+regression. Everything is folded into one row a token, so that the runtime does one lookup and one softmax. The first
+{HEAD_CHARS} and the last {TAIL_CHARS} characters are read. Capitals change nothing.
+
+Rebuild it with `python -m training build --corpora DIR`; every figure below comes from that command. Retrain on your
+own labels: see "A few labels" for what to expect."""
+
+
+def _against_length(held_out: dict[str, Any]) -> str:
+    mean = held_out["mean_apgr"]
+    return f"""## Does it beat prompt length?
+
+Each outcome set is left out of training whole, then ranked by P(the simple tier does not suffice). APGR: .5 is random,
+higher is better; 95 % bootstrap intervals. CPT: share of strong calls that recovers 50 or 80 % of the gap.
+
+| outcome set | prompts | this model | prompt length | random | CPT(50 %) | CPT(80 %) |
+|---|---|---|---|---|---|---|
+{_outcome_rows(held_out)}
+| **mean** | | **{mean["model"]:.3f}** | {mean["length"]:.3f} | \
+{mean["random"]:.3f} | | |
+
+Zero-shot, on benchmarks it has never seen, it is little better than chance. Nothing that reads words alone was much
+better (training/EXPERIMENTS.md). Labels of your own are what helps:"""
+
+
+def _few_labels(curve: dict[str, Any]) -> str:
+    return f"""## A few labels
+
+![learning curve](learning-curve.svg)
+
+Held-out APGR inside each set after learning from n of its rows, starting from this model without the set; in brackets a
+plain ridge from scratch over word pairs, a mean embedding and length, on the same rows.
+
+| outcome set | {" | ".join(f"{size} rows" for size in curve["mean"])} |
+|---|{"---|" * len(curve["mean"])}
+{_curve_rows(curve)}"""
+
+
+def _labelled_requests(metrics: dict[str, Any]) -> str:
+    labelled, support = metrics["labelled_out_of_fold"], metrics["labelled"]["support_messages"]
+    return f"""## Labelled requests
+
+The demo's {support["n"]} customer messages (never trained on, one domain, 70/20/10): AUC of complex over simple
+{support["auc_complex_over_simple"]:.3f} (prompt length: {metrics["support_length_auc"]:.3f}).
+
+Our own queries, out of fold: {labelled["n"]} in {len(labelled["confusion_by_language"])} languages, written so that
+length and surface words do not give the tier away. Accuracy of the most probable tier {labelled["accuracy"]:.3f} (at
+traffic-mix priors), AUC of complex over simple {labelled["auc_complex_over_simple"]:.3f} (prompt length:
+{metrics["length_auc"]:.3f})."""
+
+
+def _calibration(metrics: dict[str, Any]) -> str:
+    return f"""## Calibration
+
+ECE of P(simple suffices), and Brier score, before and after recalibrating on one half of the set and scoring the other.
+On outcome sets the truth is 1 - gain of the strong models of their time, and the set was left out.
+
+| set | rows | ECE before | ECE after | Brier before | Brier after |
+|---|---|---|---|---|---|
+{_calibration_rows(metrics)}"""
+
+
+def _behaviour(suite: dict[str, Any]) -> str:
+    return f"""## Behaviour
+
+{suite["passed"]} of {suite["n"]} cases of data/behaviour.jsonl hold at `balanced`. None was trained on;
+"common words" took part in choosing between recipes.
+
+| group | kind | hold |
+|---|---|---|
+{_behaviour_rows(suite)}"""
+
+
+def _out_of_distribution(metrics: dict[str, Any]) -> str:
+    return f"""## Out of distribution
+
+Made-up texts (not those of the fit) that are called out of distribution, and go to the top tier:
+{_shares(metrics["out_of_distribution"])}.
+Natural prompts that are, falsely, by data set: {_shares(_false_alarms(metrics["prompts"]))}."""
+
+
+def _operating_points(mix: str, points: dict[str, OperatingPoint]) -> str:
+    return f"""## Operating points
+
+Tuned for {mix}.
+
+| point | target | achieved (95 %) | {" | ".join(f"to {tier.value}" for tier in Tier)} | thresholds |
+|---|---|---|{"---|" * len(Tier)}---|
+{_point_rows(points)}"""
+
+
+def _training_data(training_data: Sequence[Mapping[str, object]]) -> str:
+    return f"""## Training data
+
+| source | licence | rows | weight |
+|---|---|---|---|
+{_source_rows(training_data)}"""
 
 
 def _outcome_rows(report: dict[str, Any]) -> str:
@@ -264,7 +288,7 @@ def _point_rows(points: dict[str, OperatingPoint]) -> str:
     return "\n".join(rows)
 
 
-def _source_rows(training_data: list[dict[str, object]]) -> str:
+def _source_rows(training_data: Sequence[Mapping[str, object]]) -> str:
     return "\n".join(
         f"| {row['source']} | {row['licence']} | {row['n_rows']} | {SOURCE_WEIGHT[str(row['source'])]:.0f} |"
         for row in training_data

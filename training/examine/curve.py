@@ -6,17 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import RidgeCV
 
 from training.build import fit
+from training.build.arrays import Array, Ints
 from training.build.corpora import Outcomes
 from training.build.embedding import Embedding
-from training.examine.evaluate import apgr
-
-Array = npt.NDArray[np.float64]
+from training.examine.measures import apgr
 
 SIZES = (0, 100, 300, 1000, 3000)
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0)
@@ -65,7 +63,7 @@ def learning_curve(
     return {"datasets": report, "mean": _mean(report)}
 
 
-def learned(x: sparse.csr_matrix, prior: Array, known: npt.NDArray[np.int_], gain: Array) -> Array:
+def learned(x: sparse.csr_matrix, prior: Array, known: Ints, gain: Array) -> Array:
     """Scores of every row of x, float64 [n]: a ridge on the gain of the `known` rows, or the prior without any."""
     if not len(known):
         return prior
@@ -75,7 +73,9 @@ def learned(x: sparse.csr_matrix, prior: Array, known: npt.NDArray[np.int_], gai
 
 def with_prior(x: sparse.csr_matrix, prior: Array, mean: Array, scale: Array) -> sparse.csr_matrix:
     """The classifier's design, its structure standardised on the user's own rows, and the prior as one more column."""
-    return sparse.hstack([fit.design(x, mean, scale), PRIOR_SCALE * prior[:, None]], format="csr")
+    blocks = [fit.design(x, mean, scale), sparse.coo_matrix(PRIOR_SCALE * prior[:, None])]
+    design: sparse.csr_matrix = sparse.hstack(blocks, format="csr")
+    return design
 
 
 def ridge(x: sparse.csr_matrix, y: Array) -> RidgeCV:
@@ -98,7 +98,9 @@ def plain_features(embedding: Embedding, texts: list[str]) -> sparse.csr_matrix:
     mean /= np.linalg.norm(mean, axis=1, keepdims=True) + 1e-9
     length = np.log1p([len(text) for text in texts])
     length = (length - length.mean()) / (length.std() + 1e-9)
-    return sparse.hstack([words, mean, 0.3 * length[:, None]], format="csr")
+    blocks = [words, sparse.coo_matrix(mean), sparse.coo_matrix(0.3 * length[:, None])]
+    features: sparse.csr_matrix = sparse.hstack(blocks, format="csr")
+    return features
 
 
 def cell(scores: dict[str, Any] | None) -> str:

@@ -21,9 +21,8 @@ from router.classifier.model import Classifier
 from router.types import Tier
 from training import behaviour
 from training.build import fit
-from training.examine import evaluate
-
-Array = npt.NDArray[np.float64]
+from training.build.arrays import Array, Ints
+from training.examine import measures
 
 MIN_GAIN = 0.05
 MARGIN = 0.01
@@ -44,7 +43,7 @@ class HeldOut:
     texts: list[str]
     targets: Array
     weights: Array
-    groups: npt.NDArray[np.int_]
+    groups: Ints
     slices: dict[str, npt.NDArray[np.str_]]
 
 
@@ -100,7 +99,8 @@ class _Contestant:
         """The tier number of each text at the operating point of the suite."""
         q, novelty = self.predict(texts)
         chosen = fit.route(q, self._thresholds)
-        return np.where(novelty > self.manifest.max_novelty, len(Tier) - 1, chosen).tolist()
+        numbers: list[int] = np.where(novelty > self.manifest.max_novelty, len(Tier) - 1, chosen).tolist()
+        return numbers
 
     def p50_us(self, texts: list[str]) -> float:
         """The median time of a prediction once the words are known."""
@@ -126,7 +126,7 @@ def compare(
     for number, (name, side) in enumerate((("champion", old), ("challenger", new))):
         progress("gate", number, 3)
         scores[name] = 1 - side.predict(rows.texts)[0][:, 0]
-    before, after = (evaluate.gain_curve(s, need, rows.weights, rows.groups) for s in scores.values())
+    before, after = (measures.gain_curve(s, need, rows.weights, rows.groups) for s in scores.values())
     gain, interval = after.apgr - before.apgr, after.interval(before)
     progress("gate", 2, 3)
     checks = (
@@ -176,8 +176,9 @@ def read_report(folder: Path) -> Report | None:
 
 
 def _learnable(manifest: Manifest) -> Check:
-    """Shuffled labels are as good on the held-out side as on the other: at random. This check sees them for what they
-    are on the training side, which is larger.
+    """Labels that do not follow from their texts, such as shuffled ones, rank no better than chance.
+
+    The check is made on the training side, out of fold, because that side is larger than the held-out one.
     """
     retrained: Any = manifest.metrics.get("retrained", {})
     quality = retrained.get("out_of_fold", {})
@@ -207,7 +208,7 @@ def _slices(scores: dict[str, Array], need: Array, rows: HeldOut) -> list[Check]
             at = values == value
             if at.sum() < MIN_SLICE or need[at].sum() <= 0:
                 continue
-            curves = [evaluate.gain_curve(s[at], need[at], rows.weights[at], rows.groups[at]) for s in scores.values()]
+            curves = [measures.gain_curve(s[at], need[at], rows.weights[at], rows.groups[at]) for s in scores.values()]
             low, high = curves[1].interval(curves[0])
             gain = curves[1].apgr - curves[0].apgr
             checks.append(

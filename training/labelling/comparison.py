@@ -84,7 +84,7 @@ def shortfall(first: str | None, second: str | None) -> float | None:
     """How far the lower tier falls behind, by the two verdicts, its answer being A, then B: 0, .5 where the order
     decided, or 1; None without a readable verdict.
     """
-    worse = []
+    worse: list[bool] = []
     for reply, top_is in ((first, "B"), (second, "A")):
         words = _VERDICT.findall(reply or "")
         if not words:

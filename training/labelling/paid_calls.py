@@ -23,11 +23,10 @@ from typing import Any
 
 import msgspec
 
-from router.accounts import ledger
-from router.catalog import Fleet, Model
+from router.accounts.ledger import BATCH_FACTOR, PICO, cost, picousd
+from router.catalog import PROVIDERS, Fleet, Model
 from router.errors import TierwiseError
 from router.formats import usage
-from router.send.complete import GEMINI_URL, KEYS
 from router.types import Api
 
 CONCURRENT = 8
@@ -37,8 +36,6 @@ BATCH_SIZE = 10_000
 PROMPT_OVERHEAD_TOKENS = 50
 THINKING_TOKENS = 1024
 """Room for a model that cannot answer without thinking, at its lowest effort: what it thinks counts as output."""
-
-_PICO = Decimal(10) ** 12
 
 
 class OverBudget(TierwiseError):
@@ -81,11 +78,16 @@ class Request:
         return body
 
     def most_usd(self, is_batch: bool) -> Decimal:
-        """What it costs at most: all of its output, and a token for every two characters of the prompt."""
+        """What it costs at most: all of its output, and a token for every two characters of the prompt.
+
+        Raises CallsFailed for a model without prices.
+        """
         n_tokens = len(self.prompt) // 2 + PROMPT_OVERHEAD_TOKENS
         price = self.model.price(dt.datetime.now(dt.UTC).date(), n_tokens)
+        if price.input is None or price.output is None:
+            raise CallsFailed(f"no price of {self.model.id} is known, so its calls have no upper bound; choose another")
         usd = (n_tokens * price.input + self._output_tokens * price.output) / 1_000_000
-        return usd * ledger.BATCH_FACTOR if is_batch else usd
+        return usd * BATCH_FACTOR if is_batch else usd
 
     @property
     def _thinks(self) -> bool:
@@ -133,14 +135,13 @@ class Journal:
     def keep(self, key: str, model: Model, text: str, reported: Any, api: Api, is_batch: bool) -> None:
         """Store a reply with its cost at the day's prices."""
         spent = usage.read_usage({"usage": reported}, api, is_batch=is_batch)
-        usd = ledger.cost(spent, model, dt.datetime.now(dt.UTC).date())
-        pico = None if usd is None else int(usd * _PICO)
-        self._db.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)", (key, model.id, text, pico))
+        usd = cost(spent, model, dt.datetime.now(dt.UTC).date())
+        self._db.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)", (key, model.id, text, picousd(usd)))
 
     @property
     def spent_usd(self) -> Decimal:
         """All that the replies cost."""
-        return Decimal(self._db.execute("SELECT TOTAL(picousd) FROM replies").fetchone()[0]) / _PICO
+        return Decimal(self._db.execute("SELECT TOTAL(picousd) FROM replies").fetchone()[0]) / PICO
 
     def open_batch(self, keys: list[str]) -> str:
         """Note, before it is sent, that a batch with these requests is about to be."""
@@ -307,24 +308,25 @@ def client_for(fleet: Fleet, *, is_batch: bool = False) -> Any:
     """The SDK client of a fleet's provider, with its key from the environment. Raises CallsFailed, before anything is
     sent, where there is no key or no way.
     """
-    provider = fleet.provider
-    if len(fleet.providers) > 1 or provider not in KEYS:
+    provider, key_env = fleet.provider, PROVIDERS[fleet.provider].key_env
+    if len(fleet.providers) > 1 or key_env is None:
+        known = ", ".join(name for name, each in PROVIDERS.items() if each.key_env is not None)
         raise CallsFailed(
-            f"the fleet {fleet.name!r} is of {', '.join(fleet.providers)}, labels come from one of {', '.join(KEYS)}; "
+            f"the fleet {fleet.name!r} is of {', '.join(fleet.providers)}, labels come from one of {known}; "
             "choose another with --fleet"
         )
     if is_batch and provider == "gemini":
         raise CallsFailed("Gemini's batches have no OpenAI-compatible files; leave --batch out, at the full price")
-    key = os.environ.get(KEYS[provider])
+    key = os.environ.get(key_env)
     if not key:
-        raise CallsFailed(f"no API key: set {KEYS[provider]} in the environment")
+        raise CallsFailed(f"no API key: set {key_env} in the environment")
     if provider == "anthropic":
         import anthropic
 
         return anthropic.Anthropic()
     import openai
 
-    return openai.OpenAI(api_key=key, base_url=GEMINI_URL if provider == "gemini" else None)
+    return openai.OpenAI(api_key=key, base_url=PROVIDERS[provider].url if provider == "gemini" else None)
 
 
 def _text(message: dict[str, Any]) -> str:

@@ -13,19 +13,18 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.metrics import cohen_kappa_score
 
 from router.catalog import Model
 from router.types import Tier
+from training.build.arrays import Array, Ints
 from training.build.export import Unfolded
 from training.labelling.comparison import ANSWER_TOKENS, Judge, ask, p_required, shortfall, tier_said
 from training.labelling.paid_calls import Caller, Request
-from training.retrain import adapt
-from training.retrain.adapt import Array
+from training.retrain import regression
 from training.rows import duplicates, traffic
-from training.rows.traffic import METHODS, SLICES, LabelError, Source
+from training.rows.traffic import METHODS, SLICES, LabelError, TrafficFile
 
 FLOOR = 0.25
 """What a text that is sure and known still weighs in the draw, so that every text may be drawn."""
@@ -73,12 +72,11 @@ class Query:
         known: dict[str, Any] = {name: str(self.row[name]) for name in names if self.row.get(name) is not None}
         known["censored"] = censored
         at = dt.datetime.now(dt.UTC).replace(microsecond=0)
-        first, second, third = p
-        return Label(self.text, (first, second, third), method, by, at, round(self.weight, 4), **known)
+        return Label(self.text, _triple(p), method, by, at, round(self.weight, 4), **known)
 
 
 class Book:
-    """A JSONL file of labels, written line by line; one that a crash cut off is dropped when the file is opened."""
+    """A JSONL file of labels, written line by line. A line that a crash cut off is dropped when the file is opened."""
 
     def __init__(self, path: Path) -> None:
         """Reads what is there. Raises LabelError for a file of something else."""
@@ -127,15 +125,15 @@ class Book:
         return {label.text for label in self.labels if label.method == method}
 
 
-def from_outcomes(source: Source) -> Iterator[list[Label]]:
+def from_outcomes(file: TrafficFile) -> Iterator[list[Label]]:
     """Labels of scores per model, or of labels that came with the traffic (feedback as tiers), batch by batch."""
-    by = "scores" if source.tiers is None else ", ".join(f"{model} = {tier}" for model, tier in source.tiers.items())
-    for batch in traffic.labels(source):
+    by = "scores" if file.tiers is None else ", ".join(f"{model} = {tier}" for model, tier in file.tiers.items())
+    for batch in traffic.read_labels(file):
         at = dt.datetime.now(dt.UTC).replace(microsecond=0)
         yield [
             Label(
                 text,
-                tuple(round(float(p), 6) for p in target),  # type: ignore[arg-type]
+                _triple(round(float(p), 6) for p in target),
                 "outcomes",
                 by,
                 at,
@@ -150,24 +148,24 @@ def from_outcomes(source: Source) -> Iterator[list[Label]]:
         ]
 
 
-def from_feedback(source: Source, base: Unfolded) -> Iterator[list[Label]]:
+def from_feedback(file: TrafficFile, base: Unfolded) -> Iterator[list[Label]]:
     """Labels of rows with `good` (true or false) and the `tier` or `model` that answered, batch by batch.
 
     A good answer says that its tier suffices, a bad one that it does not; which tier it is on that side is the base's
     guess. What the strongest tier answered well or badly says nothing of the others, and gives no label.
     """
     number = 0
-    for frame in traffic.frames(source.path):
-        text = traffic.column(frame, traffic.TEXT_COLUMNS, source.path)
-        served = traffic.column(frame, ("tier", "model"), source.path)
-        tiers = traffic.tiers_of(frame[served].dropna().unique(), source, least=1)
+    for frame in traffic.read_frames(file.path):
+        text = traffic.column(frame, traffic.TEXT_COLUMNS, file.path)
+        served = traffic.column(frame, ("tier", "model"), file.path)
+        tiers = traffic.tiers_of(frame[served].dropna().unique(), file, least=1)
         known = frame[text].map(lambda value: isinstance(value, str) and bool(value.strip())) & frame[served].isin(
             tiers
         )
         wrong = frame[known & ~frame["good"].isin([True, False])]
         if len(wrong):
-            raise LabelError(f"{source.path}: row {number + wrong.index[0] + 1}: good is not true or false")
-        rows = frame[known].to_dict("records")
+            raise LabelError(f"{file.path}: row {number + wrong.index[0] + 1}: good is not true or false")
+        rows = [{str(name): value for name, value in row.items()} for row in frame[known].to_dict("records")]
         p = np.diff(base.predict([row[text] for row in rows])[0], axis=1, prepend=0).clip(1e-9, 1)
         labels = []
         for row, required in zip(rows, p, strict=True):
@@ -182,19 +180,21 @@ def from_feedback(source: Source, base: Unfolded) -> Iterator[list[Label]]:
         yield labels
 
 
-def choose(path: Path, n: int, base: Unfolded, seed: int = 0) -> list[Query]:
+def draw_queries(path: Path, n: int, base: Unfolded, seed: int = 0) -> list[Query]:
     """About n texts of the traffic, where labels help most: where the base is unsure, what is new, from every corner.
 
     Near-duplicates count once. A text is drawn in proportion to FLOOR + uncertainty + novelty, over the
     square root of its cluster's size, by a systematic sample along the clusters; its weight is one over that, times its
     near-duplicates, so that weighted labels show the traffic's own mix.
     """
-    numbered = list(traffic.requests(path))
+    numbered = list(traffic.read_requests(path))
     if not numbered:
         raise LabelError(f"{path} has no rows with a text")
     texts = [text for _, text, _ in numbered]
     _, bag = base.embedding.bag(texts)
-    signatures = duplicates.Hasher(len(base.embedding.idf)).sign(bag.indices.astype(np.int32), bag.indptr)
+    signatures = duplicates.Hasher(len(base.embedding.idf)).sign(
+        bag.indices.astype(np.int32), bag.indptr.astype(np.int64)
+    )
     _, first, counts = np.unique(duplicates.groups(signatures, []), return_index=True, return_counts=True)
     p = _importance([texts[i] for i in first], base)
     chosen, chance = _systematic(p, min(n, len(first)), np.random.default_rng(seed))
@@ -301,14 +301,14 @@ def _importance(texts: list[str], base: Unfolded) -> Array:
     q, novelty = base.predict(texts)
     p = np.diff(q, axis=1, prepend=0).clip(1e-9, 1)
     uncertainty = -(p * np.log(p)).sum(axis=1) / np.log(len(Tier))
-    embedded = adapt.encode(texts, base).dense[:, adapt.N_BENT :]
+    embedded = regression.encode(texts, base).dense[:, regression.N_BENT :]
     n_clusters = max(min(len(texts) // 20, 50), 1)
     cluster = MiniBatchKMeans(n_clusters, random_state=0, n_init=1).fit_predict(embedded)
     size = np.bincount(cluster, minlength=n_clusters)[cluster]
     return np.column_stack([(FLOOR + uncertainty + novelty) / np.sqrt(size), cluster])
 
 
-def _systematic(importance: Array, n: int, chance: np.random.Generator) -> tuple[npt.NDArray[np.int_], Array]:
+def _systematic(importance: Array, n: int, chance: np.random.Generator) -> tuple[Ints, Array]:
     """n rows in proportion to the first column, spread over the second, and the probability with which each came."""
     share = importance[:, 0].copy()
     p = np.minimum(share * n / share.sum(), 1.0)
@@ -323,5 +323,10 @@ def _systematic(importance: Array, n: int, chance: np.random.Generator) -> tuple
     return drawn, p[drawn]
 
 
-def _sure(tier: Tier) -> tuple[float, ...]:
-    return tuple(float(tier is other) for other in Tier)
+def _sure(tier: Tier) -> tuple[float, float, float]:
+    return _triple(float(tier is other) for other in Tier)
+
+
+def _triple(p: Iterable[float]) -> tuple[float, float, float]:
+    first, second, third = p
+    return first, second, third

@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from joblib import Memory
 
 from router.types import Tier
+from training.build.arrays import Array, Ints
 from training.build.export import Unfolded
-from training.retrain import adapt
-from training.retrain.adapt import Array, Shard
+from training.retrain import regression
+from training.retrain.regression import Shard
 from training.rows import duplicates, traffic
-from training.rows.traffic import LabelError, Source
+from training.rows.traffic import LabelError, TrafficFile
 
 MIN_LABELS = 100
 MIN_OF_TIER = 5
@@ -43,13 +45,25 @@ class Examples:
     weights: Array
     methods: npt.NDArray[np.int8]
     keys: npt.NDArray[np.uint64]
-    groups: npt.NDArray[np.int_]
-    numbers: npt.NDArray[np.int_]
-    slices: dict[str, tuple[npt.NDArray[np.int_], list[str]]]
+    groups: Ints
+    numbers: Ints
+    slices: dict[str, tuple[Ints, list[str]]]
     n_censored: int = 0
 
     def __len__(self) -> int:
         return len(self.targets)
+
+
+class _Part(NamedTuple):
+    """A batch of labels as numbers, without its texts; `slices` are numbers of values by name."""
+
+    targets: Array
+    weights: Array
+    methods: npt.NDArray[np.int8]
+    keys: npt.NDArray[np.uint64]
+    conversations: npt.NDArray[np.uint64]
+    numbers: Ints
+    slices: dict[str, npt.NDArray[np.int32]]
 
 
 class Shards(Sequence[Shard]):
@@ -65,44 +79,42 @@ class Shards(Sequence[Shard]):
         return self._loaders[number]()
 
 
-def read_examples(source: Source, base: Unfolded, identity: str, memory: Memory, progress: Progress) -> Examples:
-    """Every label of a source, encoded shard by shard into the cache."""
+def read_examples(file: TrafficFile, base: Unfolded, identity: str, memory: Memory, progress: Progress) -> Examples:
+    """Every label of a file, encoded shard by shard into the cache."""
     encode = memory.cache(_encode, ignore=["texts", "base"])
     hasher = duplicates.Hasher(len(base.embedding.idf))
     loaders: list[Callable[[], Shard]] = []
-    parts: list[tuple[Any, ...]] = []
+    parts: list[_Part] = []
     names: dict[str, dict[str, int]] = {}
-    signatures, total, n_censored = [], traffic.count(source), 0
-    for batch in traffic.labels(source):
+    signatures, total, n_censored = [], traffic.count_rows(file), 0
+    for batch in traffic.read_labels(file):
         digest = hashlib.sha256("\0".join(batch.texts).encode("utf-8", "surrogatepass")).hexdigest()
         shard = encode(batch.texts, base, identity, digest)
-        loaders.append(lambda digest=digest: encode([], base, identity, digest))
+        loaders.append(partial(encode, [], base, identity, digest))
         signatures.append(hasher.sign(shard.ids, shard.ends))
         coded = {}
         for name, values in batch.slices.items():
             number_of = names.setdefault(name, {"": 0})
             coded[name] = np.array([number_of.setdefault(value, len(number_of)) for value in values], np.int32)
-        conversations = _keys(batch.conversations)
         n_censored += int(batch.censored.sum())
-        parts.append(
-            (batch.targets, batch.weights, batch.methods, keys_of(batch.texts), conversations, batch.numbers, coded)
-        )
+        keys, conversations = keys_of(batch.texts), _keys(batch.conversations)
+        parts.append(_Part(batch.targets, batch.weights, batch.methods, keys, conversations, batch.numbers, coded))
         progress("reading", int(batch.numbers[-1]), total)
     if not parts:
-        raise LabelError(f"{source.path} has no rows")
-    targets, weights, methods, keys, conversations, numbers, _ = zip(*parts, strict=True)
-    n_rows = [len(part) for part in keys]
+        raise LabelError(f"{file.path} has no rows")
+    keys = np.concatenate([part.keys for part in parts])
+    conversations = np.concatenate([part.conversations for part in parts])
     return Examples(
         Shards(loaders),
-        np.concatenate(targets),
-        np.concatenate(weights),
-        np.concatenate(methods),
-        np.concatenate(keys),
-        duplicates.groups(np.concatenate(signatures), [np.concatenate(keys), np.concatenate(conversations)]),
-        np.concatenate(numbers),
+        np.concatenate([part.targets for part in parts]),
+        np.concatenate([part.weights for part in parts]),
+        np.concatenate([part.methods for part in parts]),
+        keys,
+        duplicates.groups(np.concatenate(signatures), [keys, conversations]),
+        np.concatenate([part.numbers for part in parts]),
         {
             name: (
-                np.concatenate([p[-1].get(name, np.zeros(n, np.int32)) for p, n in zip(parts, n_rows, strict=True)]),
+                np.concatenate([part.slices.get(name, np.zeros(len(part.keys), np.int32)) for part in parts]),
                 list(number_of),
             )
             for name, number_of in names.items()
@@ -175,10 +187,10 @@ def split(rows: Examples) -> npt.NDArray[np.bool_]:
 
 
 def _encode(texts: list[str], base: Unfolded, identity: str, digest: str) -> Shard:  # noqa: ARG001
-    """adapt.encode, cached by the base's and the texts' hash: the texts themselves do not get into the cache."""
+    """regression.encode, cached by the base's and the texts' hash: the texts themselves do not get into the cache."""
     if not texts:
         raise LabelError("a shard is gone from the cache; run the command again")
-    return adapt.encode(texts, base)
+    return regression.encode(texts, base)
 
 
 def keys_of(texts: list[str]) -> npt.NDArray[np.uint64]:

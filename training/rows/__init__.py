@@ -1,1 +1,1 @@
-"""Labelled rows as users have them: reading, cleaning, near-duplicates."""
+"""Rows as users have them: labels, outcomes or plain requests from files, and which of them are near-duplicates."""

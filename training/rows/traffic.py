@@ -42,12 +42,12 @@ FORMATS = (".parquet", ".jsonl", ".csv")
 
 
 class LabelError(TierwiseError):
-    """Rows that cannot be learned from: a wrong file, column, value, or too little of something."""
+    """Rows that cannot be used: a wrong file, column or value, or too few of something."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """A file of rows, with what it takes to read outcomes: the file of prompts, and each model's tier."""
+class TrafficFile:
+    """A file of the user's rows. Outcomes may also need a file of their prompts, and the tier of each model."""
 
     path: Path
     prompts: Path | None = None
@@ -64,10 +64,11 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Labels:
-    """A batch: `targets` float64 [n, n_tiers], rows sum to 1; `weights` float64 [n]; `methods` int8 [n] in METHODS;
-    `censored` bool [n]: the middle tier was not seen.
+class LabelBatch:
+    """A batch of labels.
 
+    `targets` float64 [n, n_tiers], rows sum to 1; `weights` float64 [n]; `methods` int8 [n] in METHODS; `censored`
+    bool [n]: the middle tier was not seen.
     `conversations` and the values of `slices` are "" where unknown; `numbers` are the rows' places in the file, from 1.
     """
 
@@ -81,31 +82,31 @@ class Labels:
     numbers: npt.NDArray[np.int_]
 
 
-def labels(source: Source) -> Iterator[Labels]:
-    """The labels of a source, in order. Raises LabelError, naming the row or column and the remedy."""
+def read_labels(file: TrafficFile) -> Iterator[LabelBatch]:
+    """The labels of a file, batch by batch, in order. Raises LabelError, naming the row or column and the remedy."""
     number = 0
-    batches = frames(source.path)
-    for frame in outcomes(source, batches) if is_long(source.path) else batches:
-        text = column(frame, TEXT_COLUMNS, source.path)
+    batches = read_frames(file.path)
+    for frame in _rows_by_query(file, batches) if is_long(file.path) else batches:
+        text = column(frame, TEXT_COLUMNS, file.path)
         numbers = np.arange(number + 1, number + len(frame) + 1)
         number += len(frame)
         texts = frame[text].tolist()
         for row, value in zip(numbers, texts, strict=True):
             if not isinstance(value, str) or not value.strip():
-                raise LabelError(f"{source.path}: row {row}: {text} is {value!r}, expected a text; leave the row out")
-        yield Labels(
+                raise LabelError(f"{file.path}: row {row}: {text} is {value!r}, expected a text; leave the row out")
+        yield LabelBatch(
             texts,
-            _targets(frame, source, numbers),
-            _weights(frame, source.path, numbers),
-            _methods(frame, source.path, numbers),
-            _censored(frame, source, numbers),
+            _targets(frame, file, numbers),
+            _weights(frame, file.path, numbers),
+            _methods(frame, file.path, numbers),
+            _censored(frame, file, numbers),
             _strings(frame, "conversation"),
             {name: _strings(frame, name) for name in SLICES if name in frame},
             numbers,
         )
 
 
-def frames(path: Path) -> Iterator[pd.DataFrame]:
+def read_frames(path: Path) -> Iterator[pd.DataFrame]:
     """The rows of a file, BATCH at a time. Raises LabelError for another format or a row that cannot be parsed."""
     if not path.is_file():
         raise LabelError(f"{path} is not a file; expected {', '.join(FORMATS)}")
@@ -122,21 +123,21 @@ def frames(path: Path) -> Iterator[pd.DataFrame]:
         raise LabelError(f"{path}: {exc}") from exc
 
 
-def count(source: Source) -> int:
-    """About how many labels a source holds: its rows, for a progress bar. Raises LabelError without any."""
-    columns(source.path)
-    if source.path.suffix == ".parquet":
-        return int(pq.ParquetFile(source.path).metadata.num_rows)
-    with source.path.open("rb") as file:
-        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+def count_rows(file: TrafficFile) -> int:
+    """About how many labels a file holds: its rows, for a progress bar. Raises LabelError when there is none."""
+    columns(file.path)
+    if file.path.suffix == ".parquet":
+        return int(pq.ParquetFile(file.path).metadata.num_rows)
+    with file.path.open("rb") as opened:
+        return sum(block.count(b"\n") for block in iter(lambda: opened.read(1 << 20), b""))
 
 
 def columns(path: Path) -> list[str]:
     """The columns of a file's first rows. Raises LabelError for an empty one."""
-    frame = next(frames(path), None)
+    frame = next(read_frames(path), None)
     if frame is None or frame.empty:
         raise LabelError(f"{path} has no rows")
-    return list(frame)
+    return [str(name) for name in frame]
 
 
 def column(frame: pd.DataFrame, names: Iterable[str], path: Path) -> str:
@@ -144,8 +145,9 @@ def column(frame: pd.DataFrame, names: Iterable[str], path: Path) -> str:
     for name in names:
         if name in frame:
             return name
-    near = [match for name in names for match in get_close_matches(name, list(frame), n=1)]
-    remedy = f"rename {near[0]!r}?" if near else f"it has {', '.join(map(str, frame))}"
+    there = [str(name) for name in frame]
+    near = [match for name in names for match in get_close_matches(name, there, n=1)]
+    remedy = f"rename {near[0]!r}?" if near else f"it has {', '.join(there)}"
     raise LabelError(f"{path} has no column {' or '.join(names)}; {remedy}")
 
 
@@ -154,33 +156,31 @@ def is_long(path: Path) -> bool:
     return {"model", "score"} <= set(columns(path))
 
 
-def outcomes(source: Source, batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-    """Rows `query_id, model, score` -> one a query: its text and slices, and the mean score of each tier's models."""
+def _rows_by_query(file: TrafficFile, batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Rows `query_id, model, score` -> one row a query: its text, its slices and the mean score of each tier."""
     parts: list[pd.DataFrame] = []
     queries: dict[Any, dict[str, Any]] = {}
     for frame in batches:
-        query = column(frame, ("query_id", "id"), source.path)
+        query = column(frame, ("query_id", "id"), file.path)
         parts.append(pd.DataFrame({"id": frame[query], "model": frame["model"], "score": frame["score"]}).dropna())
         if any(name in frame for name in TEXT_COLUMNS):
-            queries |= _queries(frame, query, source.path)
-        elif source.prompts is None:
-            raise LabelError(
-                f"{source.path} has scores but no texts; give the prompts' file (query_id, text): --prompts"
-            )
+            queries |= _queries(frame, query, file.path)
+        elif file.prompts is None:
+            raise LabelError(f"{file.path} has scores but no texts; give the prompts' file (query_id, text): --prompts")
     scores = pd.concat(parts)
     wrong = scores[~pd.to_numeric(scores["score"], errors="coerce").between(0, 1)]
     if len(wrong):
         query, model, value = wrong.head(1).to_dict("split")["data"][0]
-        raise LabelError(f"{source.path}: query {query!r}, model {model!r}: score is {value!r}, expected 0 to 1")
-    names = {model: tier.value for model, tier in tiers_of(scores["model"].unique(), source).items()}
+        raise LabelError(f"{file.path}: query {query!r}, model {model!r}: score is {value!r}, expected 0 to 1")
+    names = {model: tier.value for model, tier in tiers_of(scores["model"].unique(), file).items()}
     scores = scores.assign(tier=scores["model"].map(names)).dropna()
     table = scores.pivot_table(index="id", columns="tier", values="score", aggfunc="mean").dropna()
-    for frame in frames(source.prompts) if source.prompts is not None else ():
-        query = column(frame, ("query_id", "id"), source.path)
-        queries |= _queries(frame[frame[query].isin(table.index)], query, source.prompts or source.path)
+    for frame in read_frames(file.prompts) if file.prompts is not None else ():
+        query = column(frame, ("query_id", "id"), file.path)
+        queries |= _queries(frame[frame[query].isin(table.index)], query, file.prompts or file.path)
     table = table[table.index.isin(list(queries))]
     if table.empty:
-        raise LabelError(f"{source.path}: no query has a text and a score of each tier; check --prompts and --tier")
+        raise LabelError(f"{file.path}: no query has a text and a score of each tier; check --prompts and --tier")
     for start in range(0, len(table), BATCH):
         part = table.iloc[start : start + BATCH]
         known = pd.DataFrame([queries[query] for query in part.index], index=part.index)
@@ -192,17 +192,17 @@ def _queries(frame: pd.DataFrame, query: str, path: Path) -> dict[Any, dict[str,
     text = column(frame, TEXT_COLUMNS, path)
     known = [name for name in ("conversation", *SLICES) if name in frame]
     kept = frame.drop_duplicates(query)[[query, text, *known]].rename(columns={text: "text"})
-    return {row.pop(query): row for row in kept.to_dict("records")}
+    return {row.pop(query): {str(name): value for name, value in row.items()} for row in kept.to_dict("records")}
 
 
-def tiers_of(names: Iterable[Any], source: Source, least: int = 2) -> dict[str, Tier]:
+def tiers_of(names: Iterable[Any], file: TrafficFile, least: int = 2) -> dict[str, Tier]:
     """The tier of each model that has one: as given, or a tier's own name, or as in the catalog's fleets.
 
     Raises LabelError when they are models of fewer than `least` tiers, or, of two or more, none is of the strongest.
     """
     known = list(map(str, names))
-    if source.tiers is not None:
-        found = {name: source.tiers[name] for name in known if name in source.tiers}
+    if file.tiers is not None:
+        found = {name: file.tiers[name] for name in known if name in file.tiers}
     else:
         fleets = catalog.shipped().fleets.values()
         by_fleet = ((name, fleet.tier_of(name)) for name in known for fleet in fleets)
@@ -211,7 +211,7 @@ def tiers_of(names: Iterable[Any], source: Source, least: int = 2) -> dict[str, 
     if len(set(found.values())) < least or (least > 1 and Tier.COMPLEX not in found.values()):
         missing = f"their tiers are known for {sorted(found)}" if found else "none of their tiers is known"
         raise LabelError(
-            f"{source.path} has scores of {', '.join(known[:12])}: {missing}; say which models stand for which tier, "
+            f"{file.path} has scores of {', '.join(known[:12])}: {missing}; say which models stand for which tier, "
             "the strongest for complex: --tier simple=MODEL,MODEL --tier complex=MODEL"
         )
     return found
@@ -229,10 +229,10 @@ def required(scores: Mapping[Tier, npt.NDArray[np.float64]]) -> npt.NDArray[np.f
     return np.column_stack([simple, moderate - simple, 1 - moderate])
 
 
-def requests(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
+def read_requests(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """(row number, the task's text, the row) of plain traffic: rows with a text, or with `messages` as sent."""
     number = 0
-    for frame in frames(path):
+    for frame in read_frames(path):
         text = None if "messages" in frame else column(frame, TEXT_COLUMNS, path)
         for row in frame.to_dict("records"):
             number += 1
@@ -262,16 +262,16 @@ def _json_lines(path: Path) -> Iterator[pd.DataFrame]:
         yield pd.DataFrame(rows)
 
 
-def _targets(frame: pd.DataFrame, source: Source, numbers: npt.NDArray[np.int_]) -> npt.NDArray[np.float64]:
+def _targets(frame: pd.DataFrame, file: TrafficFile, numbers: npt.NDArray[np.int_]) -> npt.NDArray[np.float64]:
     if "good" in frame:
-        raise LabelError(f"{source.path} is feedback, not labels; turn it into labels first: tierwise label")
+        raise LabelError(f"{file.path} is feedback, not labels; turn it into labels first: tierwise label")
     if "p_required" in frame:
-        return _soft_targets(frame, source.path, numbers)
+        return _soft_targets(frame, file.path, numbers)
     models = _scored(frame)
     if "tier" not in frame and not models:
-        column(frame, ("tier",), source.path)
+        column(frame, ("tier",), file.path)
     if "tier" not in frame:
-        tiers = tiers_of(models, source)
+        tiers = tiers_of(models, file)
         of_tier = {t: [model for model, other in tiers.items() if other is t] for t in Tier}
         return required({t: frame[names].mean(axis=1).to_numpy(float) for t, names in of_tier.items() if names})
     wrong = ~frame["tier"].isin(list(Tier))
@@ -281,7 +281,7 @@ def _targets(frame: pd.DataFrame, source: Source, numbers: npt.NDArray[np.int_])
         near = get_close_matches(str(value).lower(), [tier.value for tier in Tier], n=1)
         remedy = f"did you mean {near[0]!r}?" if near else "map your labels to these names"
         raise LabelError(
-            f"{source.path}: row {numbers[at]}: tier {value!r} is none of {', '.join(Tier)}; {remedy} "
+            f"{file.path}: row {numbers[at]}: tier {value!r} is none of {', '.join(Tier)}; {remedy} "
             f"({int(wrong.sum())} such rows among the first {numbers[-1]})"
         )
     return np.eye(len(Tier))[frame["tier"].map({tier.value: k for k, tier in enumerate(Tier)}).to_numpy(int)]
@@ -297,7 +297,7 @@ def _soft_targets(frame: pd.DataFrame, path: Path, numbers: npt.NDArray[np.int_]
     if off.size:
         raise LabelError(f"{path}: row {numbers[off[0]]}: p_required is {table[off[0]].tolist()}, expected a sum of 1")
     clipped = np.clip(table, 0, 1)
-    return clipped / clipped.sum(axis=1, keepdims=True)
+    return np.asarray(clipped / clipped.sum(axis=1, keepdims=True))
 
 
 def _is_score(values: pd.Series) -> bool:
@@ -329,24 +329,24 @@ def _methods(frame: pd.DataFrame, path: Path, numbers: npt.NDArray[np.int_]) -> 
     return frame["method"].map(METHODS.index).to_numpy(np.int8)
 
 
-def _censored(frame: pd.DataFrame, source: Source, numbers: npt.NDArray[np.int_]) -> npt.NDArray[np.bool_]:
+def _censored(frame: pd.DataFrame, file: TrafficFile, numbers: npt.NDArray[np.int_]) -> npt.NDArray[np.bool_]:
     """Rows that say nothing of the middle tier: marked so, or scores of two tiers."""
     if "p_required" not in frame:
         models = [] if "tier" in frame else _scored(frame)
-        return np.full(len(frame), bool(models) and Tier.MODERATE not in tiers_of(models, source).values())
+        return np.full(len(frame), bool(models) and Tier.MODERATE not in tiers_of(models, file).values())
     if "censored" not in frame:
         return np.zeros(len(frame), bool)
     given = frame["censored"].astype(object)
     wrong = np.flatnonzero(~(given.isin([True, False]) | given.isna()))
     if wrong.size:
         value = given.tolist()[wrong[0]]
-        raise LabelError(f"{source.path}: row {numbers[wrong[0]]}: censored is {value!r}, expected true or false")
+        raise LabelError(f"{file.path}: row {numbers[wrong[0]]}: censored is {value!r}, expected true or false")
     return given.eq(True).to_numpy(bool)
 
 
 def _scored(frame: pd.DataFrame) -> list[str]:
     """The columns that hold scores."""
-    return [name for name in frame if name not in ("tier", *TEXT_COLUMNS) and _is_score(frame[name])]
+    return [str(name) for name in frame if name not in ("tier", *TEXT_COLUMNS) and _is_score(frame[name])]
 
 
 def _strings(frame: pd.DataFrame, name: str) -> list[str]:

@@ -1,1 +1,1 @@
-"""Labels or outcomes -> an operating point that meets a target, with a guarantee."""
+"""Labels or outcomes -> an operating point that meets a target with a stated confidence."""

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from math import ceil, e, exp, log
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.special import bdtr
 from scipy.stats import binom
 
-Array = npt.NDArray[np.float64]
+from training.build.arrays import Array, Ints
 
 MAX_FACTOR = 20.0
 """How many times the rows at hand are still worth asking for."""
@@ -40,7 +39,7 @@ class Evidence:
     binary: bool = True
 
     @classmethod
-    def of(cls, loss: Array, strata: npt.NDArray[np.int_] | None = None, mix: tuple[float, ...] = ()) -> Evidence:
+    def of(cls, loss: Array, strata: Ints | None = None, mix: tuple[float, ...] = ()) -> Evidence:
         """From losses [n]; with a mix, from losses by required tier, of which the lowest cannot lose."""
         if strata is None:
             return cls((float(loss.sum()),), (len(loss),), (1.0,), bool(np.isin(loss, (0, 1)).all()))

@@ -13,14 +13,13 @@ from router.catalog import Fleet
 from router.classifier.artifact import Artifact
 from router.classifier.model import Classifier
 from router.decide.rules import any_of, n_words
-from training.thresholds import labels as labelled
-from training.thresholds.labels import Labels
+from training.build.arrays import Array
+from training.thresholds import losses
+from training.thresholds.losses import Losses
 from training.thresholds.tradeoff import TOP, Costs, Problem, workload_of
 
-Array = npt.NDArray[np.float64]
 
-
-def load_scores(
+def load_problem(
     path: Path,
     fleet: Fleet,
     artifact: Artifact,
@@ -30,20 +29,21 @@ def load_scores(
     mix: tuple[float, ...] | None = None,
     terms: tuple[str, ...] | None = None,
     shown: Callable[[list[str]], Iterable[str]] = iter,
-) -> tuple[Labels, Problem]:
-    """Labels and the problem they pose: scored by `artifact`, by id from the file `scores`, or by the rule of `terms`.
+) -> tuple[Losses, Problem]:
+    """Labelled rows and the problem that they pose.
 
-    Costs come from `records`; `shown` wraps the texts while they are scored. Raises LabelsError, or Refused for a mix
-    that the labels cannot have.
+    The rows are scored by `artifact`, by id from the file `scores`, or by the rule of `terms`. Costs come from
+    `records`; `shown` wraps the texts while they are scored. Raises LabelError, or Refused for a mix that the labels
+    cannot have.
     """
-    rows = labelled.read_labels(path, fleet)
+    rows = losses.read_losses(path, fleet)
     costs = Costs(fleet, *workload_of(records, fleet)) if records else Costs(fleet)
     if terms is not None:
         return rows, with_rule(rows, Problem.of(rows, of_rule(rows.texts, terms), costs, mix=mix), terms)
     if scores is not None:
-        return rows, Problem.of(rows, labelled.scores(scores, rows), costs, mix=mix)
-    labelled.check_unseen(rows, artifact.manifest)
-    rows = labelled.unseen(rows, artifact.path)
+        return rows, Problem.of(rows, losses.read_scores(scores, rows), costs, mix=mix)
+    losses.check_unseen(rows, artifact.manifest)
+    rows = losses.unseen(rows, artifact.path)
     q, novel = of_artifact(artifact, shown(rows.texts))
     return rows, Problem.of(rows, q, costs, novel, mix)
 
@@ -62,7 +62,7 @@ def of_rule(texts: list[str], terms: tuple[str, ...] = ()) -> Array:
     return np.column_stack([simple, np.zeros(len(texts)), np.ones(len(texts))])
 
 
-def with_rule(rows: Labels, problem: Problem, terms: tuple[str, ...] = ()) -> Problem:
+def with_rule(rows: Losses, problem: Problem, terms: tuple[str, ...] = ()) -> Problem:
     """The same problem for the rule: one split point between the lowest and the top tier."""
     loss = rows.loss.copy()
     loss[:, 1:TOP] = np.nan

@@ -20,12 +20,11 @@ from router.errors import TierwiseError
 from router.simulate import workload as workloads
 from router.simulate.workload import Workload
 from router.types import Tier
+from training.build.arrays import Array, Ints
 from training.build.fit import route
-from training.thresholds.labels import Labels, LabelsError
+from training.rows.traffic import LabelError
+from training.thresholds.losses import Losses
 from training.thresholds.risk import Evidence
-
-Array = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int_]
 
 PATH_SHARE, PROOF_SHARE = 0.25, 0.5
 """Parts of the rows: thresholds are put in order on the first, proved on the second; the rest is not seen."""
@@ -81,7 +80,7 @@ def workload_of(ledger: Path, fleet: Fleet) -> tuple[Workload, int]:
     """The workload that a ledger's records show, and their number: mean tokens, and the gap that explains its hits.
 
     Calls come in bursts, so the mean time between them would say too little of how warm caches are: the gap taken is
-    the one at which random arrivals find the prefix warm as often as the records did. Raises LabelsError.
+    the one at which random arrivals find the prefix warm as often as the records did. Raises LabelError.
     """
     query = """
         SELECT model, COUNT(*), AVG(fresh_tokens), AVG(cache_read_tokens + cache_write_short_tokens +
@@ -93,12 +92,12 @@ def workload_of(ledger: Path, fleet: Fleet) -> tuple[Workload, int]:
         with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as db:
             rows = [row for row in db.execute(query) if fleet.tier_of(row[0])]
     except sqlite3.Error as exc:
-        raise LabelsError(
+        raise LabelError(
             f"{ledger} is no ledger of records: {exc}; give the file that `ledger` in tierwise.toml names"
         ) from exc
     counts = np.array([row[1] for row in rows], float)
     if counts.sum() < 2:
-        raise LabelsError(f"{ledger} holds {int(counts.sum())} records of the fleet {fleet.name!r}; two are the least")
+        raise LabelError(f"{ledger} holds {int(counts.sum())} records of the fleet {fleet.name!r}; two are the least")
     share = counts / counts.sum()
     fresh, prefix, output, hit = (float(share @ [row[i] for row in rows]) for i in (2, 3, 4, 5))
     gap_s = max((max(r[8] for r in rows) - min(r[7] for r in rows)) / (counts.sum() - 1), 1e-3)
@@ -128,16 +127,17 @@ class Problem:
 
     @classmethod
     def of(
-        cls, labels: Labels, q: Array, costs: Costs, novel: npt.NDArray[np.bool_] | None = None,
+        cls, labels: Losses, q: Array, costs: Costs, novel: npt.NDArray[np.bool_] | None = None,
         mix: tuple[float, ...] | None = None,
     ) -> Problem:  # fmt: skip
         """Raises Refused when a mix is asked of labels without required tiers, or of a tier without a row."""
-        if mix is not None and labels.required is None:
+        required = labels.required
+        if mix is not None and required is None:
             raise Refused("a mix weights required tiers, and outcomes have none; leave it out")
-        if mix is not None and any(mix[k] > 0 and not (labels.required == k).any() for k in range(len(mix))):
+        if mix is not None and any(mix[k] > 0 and not np.any(required == k) for k in range(len(mix))):
             raise Refused(f"no row needs one of the tiers of the mix {mix}; label some, or leave the mix out")
         novel = np.zeros(len(labels), bool) if novel is None else novel
-        return cls(q, labels.loss, costs, novel, labels.required, mix)
+        return cls(q, labels.loss, costs, novel, required, mix)
 
     def __len__(self) -> int:
         return len(self.q)
@@ -172,7 +172,7 @@ class Problem:
 
     def shares(self, thresholds: tuple[float, float]) -> Array:
         """Share of traffic to each tier [3]."""
-        return np.bincount(self.chosen(thresholds), self.weights(), minlength=len(Tier))
+        return np.asarray(np.bincount(self.chosen(thresholds), self.weights(), minlength=len(Tier)), np.float64)
 
     def share_draws(self, thresholds: tuple[float, float], n: int = 2000) -> Array:
         """Bootstrap of `shares` [n, 3]: rows drawn again, within each required tier where there is a mix."""
@@ -203,7 +203,7 @@ class Problem:
 
 def frontier(rows: Problem) -> list[tuple[float, float]]:
     """Thresholds from the safest to the cheapest: each the cheapest of those that lose no more on these rows."""
-    levels = [_levels(rows.q[~rows.novel, k], np.isnan(rows.loss[:, k]).all()) for k in range(TOP)]
+    levels = [_levels(rows.q[~rows.novel, k], bool(np.isnan(rows.loss[:, k]).all())) for k in range(TOP)]
     simple = (rows.q[:, :1] >= levels[0]) & ~rows.novel[:, None]
     moderate = (rows.q[:, 1:2] >= levels[1]) & ~rows.novel[:, None]
     weights, loss = rows.weights(), np.nan_to_num(rows.loss)
@@ -230,7 +230,9 @@ def _levels(q: Array, unused: bool) -> Array:
     )
 
 
-def curve(problem: Problem, confidence: float = 0.95, n_points: int = 25, seed: int = 0) -> list[dict[str, Any]]:
+def cost_quality_curve(
+    problem: Problem, confidence: float = 0.95, n_points: int = 25, seed: int = 0
+) -> list[dict[str, Any]]:
     """The cost-quality curve: thresholds from a quarter of the rows; quality, interval and cost on the others."""
     path_rows, *_ = problem.split(seed)
     order = np.random.default_rng(seed).permutation(len(problem))
@@ -254,7 +256,7 @@ def curve(problem: Problem, confidence: float = 0.95, n_points: int = 25, seed: 
     return points
 
 
-def worst(labels: Labels, problem: Problem, thresholds: tuple[float, float], n: int = 10) -> list[dict[str, Any]]:
+def worst(labels: Losses, problem: Problem, thresholds: tuple[float, float], n: int = 10) -> list[dict[str, Any]]:
     """The rows that lose most, the surest first: number, text, chosen and required tier, P(suffices) of the chosen."""
     lost, chosen = problem.lost(thresholds), problem.chosen(thresholds)
     sure = problem.q[np.arange(len(problem)), chosen]
@@ -273,12 +275,12 @@ def worst(labels: Labels, problem: Problem, thresholds: tuple[float, float], n: 
     ]
 
 
-def slices(labels: Labels, problem: Problem, thresholds: tuple[float, float], column: str) -> list[dict[str, Any]]:
+def slices(labels: Losses, problem: Problem, thresholds: tuple[float, float], column: str) -> list[dict[str, Any]]:
     """Loss, interval, share sent higher than needed, and cost by the values of a column, most frequent first."""
     rows = []
     for name, group in labels.frame.groupby(column, sort=False):
         part = problem.rows(group.index.to_numpy())
-        if part.mix is not None and any(not (part.required == k).any() for k in range(len(Tier)) if part.mix[k] > 0):
+        if part.mix is not None and any(not np.any(part.required == k) for k in range(len(Tier)) if part.mix[k] > 0):
             continue
         seen, shares = part.evidence(thresholds), part.shares(thresholds)
         above = None if part.required is None else float(part.weights() @ (part.chosen(thresholds) > part.required))

@@ -6,31 +6,31 @@ import pytest
 from tests.training.corpora import separable
 from training.build import fit
 from training.build.corpora import Outcomes
-from training.examine import evaluate
+from training.examine import measures
 
 
 def test_apgr_of_known_orders() -> None:
     gains = np.linspace(0, 1, 1000)
     weak, strong = np.zeros(1000), gains
-    perfect = evaluate.apgr(gains, weak, strong)
+    perfect = measures.apgr(gains, weak, strong)
     assert perfect == pytest.approx(2 / 3, abs=0.005)  # the area under 2b - b^2
-    assert evaluate.apgr(-gains, weak, strong) == pytest.approx(1 / 3, abs=0.005)
-    ties = [evaluate.apgr(np.zeros(1000), weak, strong, seed) for seed in range(50)]
+    assert measures.apgr(-gains, weak, strong) == pytest.approx(1 / 3, abs=0.005)
+    ties = [measures.apgr(np.zeros(1000), weak, strong, seed) for seed in range(50)]
     assert np.mean(ties) == pytest.approx(0.5, abs=0.01)
 
 
 def test_cpt_is_the_share_of_strong_calls() -> None:
     weak, strong = np.zeros(100), np.repeat([1.0, 0.0], 50)
     score = np.arange(100.0)[::-1]
-    assert evaluate.cpt(score, weak, strong, 0.5) == pytest.approx(0.25)
-    assert evaluate.cpt(score, weak, strong, 0.8) == pytest.approx(0.40)
+    assert measures.cpt(score, weak, strong, 0.5) == pytest.approx(0.25)
+    assert measures.cpt(score, weak, strong, 0.8) == pytest.approx(0.40)
 
 
 def test_report_puts_length_and_random_beside_the_model() -> None:
     score, gains = separable()
     outcomes = Outcomes("set", ["x" * (1 + n % 7) for n in range(200)], np.zeros(200), gains)
     probability = (score - score.min()) / (score.max() - score.min())
-    report = evaluate.on_outcomes([outcomes], lambda _: probability)
+    report = measures.on_outcomes([outcomes], lambda _: probability)
     row = report["datasets"]["set"]
     assert row["model"]["apgr"] > 0.6 > row["length"]["apgr"]
     low, high = row["model"]["apgr_interval"]
@@ -44,15 +44,15 @@ def test_calibration_of_known_probabilities() -> None:
     p = chance.dirichlet([2, 1, 1], 20_000)
     required = (chance.random(20_000)[:, None] > p.cumsum(axis=1)).sum(axis=1)
     q, even = fit.suffices(p), np.ones(20_000)
-    good = evaluate.calibration_report(q, required, even)
-    bad = evaluate.calibration_report(np.sqrt(q), required, even)
+    good = measures.calibration_report(q, required, even)
+    bad = measures.calibration_report(np.sqrt(q), required, even)
     assert good["simple"]["ece"] < 0.02 < 0.1 < bad["simple"]["ece"]
     assert good["simple"]["brier"] < bad["simple"]["brier"]
 
 
 def test_labelled_report_counts() -> None:
     p = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8]] * 10)
-    report = evaluate.labelled_report(p, np.array([0, 1, 2, 2] * 10), ["en", "en", "de", "de"] * 10)
+    report = measures.labelled_report(p, np.array([0, 1, 2, 2] * 10), ["en", "en", "de", "de"] * 10)
     assert report["confusion"] == [[10, 0, 0], [0, 10, 0], [10, 0, 10]]
     assert report["accuracy"] == 0.75
     assert report["confusion_by_language"] == {
@@ -67,13 +67,13 @@ def test_recalibration_mends_what_is_off() -> None:
     p = chance.dirichlet([2, 1, 1], 6_000)
     required = (chance.random(6_000)[:, None] > p.cumsum(axis=1)).sum(axis=1)
     sure = p**3 / (p**3).sum(axis=1, keepdims=True)
-    report = evaluate.labelled_report(sure, required, ["en"] * 6_000)
+    report = measures.labelled_report(sure, required, ["en"] * 6_000)
     assert report["recalibrated"]["simple"]["ece"] < 0.05 < report["calibration"]["simple"]["ece"]
 
 
 def test_shares_by_operating_point() -> None:
     q = np.array([[0.9, 0.95, 1.0], [0.5, 0.9, 1.0], [0.1, 0.2, 1.0], [0.8, 0.9, 1.0]])
-    assert evaluate.shares(q, {"a": (0.8, 0.8), "b": (1.0, 1.0)}) == {
+    assert measures.shares(q, {"a": (0.8, 0.8), "b": (1.0, 1.0)}) == {
         "a": {"simple": 0.5, "moderate": 0.25, "complex": 0.25},
         "b": {"simple": 0.0, "moderate": 0.0, "complex": 1.0},
     }

@@ -18,12 +18,11 @@ from scipy import sparse
 from scipy.optimize import minimize
 
 from router.classifier.features import STRUCTURE
+from training.build.arrays import Array, Ints
 from training.build.corpora import N_TIERS
 from training.build.embedding import EMBEDDING_SCALE, Embedding
 from training.build.export import Unfolded
 from training.build.fit import KNOTS, Classifier, design, logistic
-
-Array = npt.NDArray[np.float64]
 
 PENALTIES = (1.0, 3.0, 10.0)
 """Candidates for the pull of w towards 0; the out-of-fold loss chooses."""
@@ -60,7 +59,7 @@ class Shard:
         """A 1 for each distinct token, [n, n_tokens]."""
         return sparse.csr_matrix((np.ones(len(self.ids)), self.ids, self.ends), shape=(len(self), n_tokens))
 
-    def take(self, rows: npt.NDArray[np.int_]) -> Shard:
+    def take(self, rows: Ints) -> Shard:
         """These rows, in this order."""
         sizes = (self.ends[1:] - self.ends[:-1])[rows]
         ends = np.concatenate([[0], np.cumsum(sizes)])
@@ -91,7 +90,7 @@ def encode(texts: list[str], base: Unfolded) -> Shard:
 
 
 @dataclass(frozen=True)
-class Weights:
+class LinearMap:
     """A linear map from a design to logits: of its dense part, of each token, float64 [.., N_TIERS], and the bias."""
 
     dense: Array
@@ -99,24 +98,22 @@ class Weights:
     bias: Array
 
 
-def of_base(base: Unfolded) -> Weights:
+def of_base(base: Unfolded) -> LinearMap:
     """The base's calibrated logits as a linear map."""
     model, calibration = base.classifier.regression, base.classifier.calibration
     dense, tokens = np.split(model.coef_.T @ calibration.coef_.T, [N_BENT + base.embedding.codes.shape[1]])
-    return Weights(dense, tokens, model.intercept_ @ calibration.coef_.T + calibration.intercept_)
+    return LinearMap(dense, tokens, model.intercept_ @ calibration.coef_.T + calibration.intercept_)
 
 
-def logits(weights: Weights, embedding: Embedding, shards: Sequence[Shard]) -> Array:
+def logits(linear: LinearMap, embedding: Embedding, shards: Sequence[Shard]) -> Array:
     """float64 [n_rows, N_TIERS] of all rows of the shards."""
-    by_token = embedding.idf.astype(np.float64)[:, None] * weights.tokens
-    return np.concatenate(
-        [np.zeros((0, N_TIERS)), *(_logits(s, weights.dense, by_token, weights.bias) for s in shards)]
-    )
+    by_token = embedding.idf.astype(np.float64)[:, None] * linear.tokens
+    return np.concatenate([np.zeros((0, N_TIERS)), *(_logits(s, linear.dense, by_token, linear.bias) for s in shards)])
 
 
 def fit(
     base: Unfolded, shards: Sequence[Shard], prior: Array, targets: Array, weights: Array, penalty: float
-) -> Weights:
+) -> LinearMap:
     """The map that best explains `targets` [n_rows, N_TIERS] with row `weights`; `prior` are the base's logits.
 
     A row of weight 0 takes no part. The last shard is the rehearsal: its own tokens learn nothing. Deterministic.
@@ -159,7 +156,7 @@ def fit(
     own = of_base(base)
     by_token = own.tokens @ a
     by_token[active] += tokens
-    return Weights(own.dense @ a + dense, by_token, own.bias @ a + b)
+    return LinearMap(own.dense @ a + dense, by_token, own.bias @ a + b)
 
 
 def _logits(shard: Shard, dense: Array, by_token: Array, bias: Array) -> Array:
@@ -183,12 +180,12 @@ def calibrate(z: Array, targets: Array, weights: Array) -> tuple[Array, Array]:
     return theta[:-N_TIERS].reshape(N_TIERS, N_TIERS), theta[-N_TIERS:]
 
 
-def classifier(base: Unfolded, weights: Weights, calibration: tuple[Array, Array]) -> Classifier:
+def classifier(base: Unfolded, linear: LinearMap, calibration: tuple[Array, Array]) -> Classifier:
     """The map and its calibration in the form that artifacts are folded from."""
-    coef = np.vstack([weights.dense, weights.tokens]).T
+    coef = np.vstack([linear.dense, linear.tokens]).T
     a, b = calibration
     model = base.classifier
-    return Classifier(model.mean, model.scale, logistic(coef, weights.bias), logistic(a.T, b))
+    return Classifier(model.mean, model.scale, logistic(coef, linear.bias), logistic(a.T, b))
 
 
 def softmax(z: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Labels -> an operating point that meets a target with a stated confidence, what it costs, and the curve around it.
+"""The search for the cheapest operating point that meets a target with a stated confidence.
 
 The rows are split once, at random: on a quarter of them the thresholds are put in order from safe to cheap; on a half
 that order is walked by fixed-sequence testing (Learn-then-Test) until a test fails, so that the chosen point misses its
@@ -13,27 +13,24 @@ from math import ceil
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from router.classifier.artifact import OperatingPoint
 from router.simulate import workload as workloads
 from router.types import Tier
+from training.build.arrays import Array
 from training.build.fit import route
 from training.thresholds import risk
 from training.thresholds.risk import Evidence
 from training.thresholds.tradeoff import NEVER, Problem, Refused, frontier
 
-Array = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int_]
-
 MAX_SHARE_WIDTH = 0.05
 """A share target is refused when unseen rows tell a tier's share less exactly than this, either way."""
 
+MAX_TIE = 0.02
+"""A share target is refused, too, when no thresholds divide the rows as wanted to within this."""
+
 WORTHWHILE = 0.05
 """How much cheaper a point must be for its labels to be worth asking for."""
-
-MAX_TIE = 0.02
-"""It is refused, too, when the rows cannot be divided as wanted to within this."""
 
 _Selected = tuple[tuple[float, float], int | None, float | None]
 _TARGET = re.compile(r"(quality|cost|share)\s*(>=|<=|=)\s*(.+)")
@@ -119,9 +116,9 @@ def _rounded_up(threshold: float) -> float:
     return ceil(threshold * 1e6 - 1e-6) / 1e6
 
 
-def choose(problem: Problem, target: Target, confidence: float, seed: int = 0) -> Choice:
+def choose_point(problem: Problem, target: Target, confidence: float, seed: int = 0) -> Choice:
     """The cheapest point that meets the target with that confidence. Raises Refused, saying what would be needed."""
-    thresholds, more_rows, next_cost = select(problem, target, confidence, seed)
+    thresholds, more_rows, next_cost = choose_thresholds(problem, target, confidence, seed)
     _, proof, unseen = problem.split(seed)
     seen = unseen.evidence(thresholds)
     share_draws = unseen.share_draws(thresholds)
@@ -139,7 +136,7 @@ def choose(problem: Problem, target: Target, confidence: float, seed: int = 0) -
     return choice
 
 
-def select(problem: Problem, target: Target, confidence: float, seed: int = 0) -> _Selected:
+def choose_thresholds(problem: Problem, target: Target, confidence: float, seed: int = 0) -> _Selected:
     """The thresholds alone; how many more labels would prove a cheaper point, and its cost. Raises Refused."""
     path_rows, proof, unseen = problem.split(seed)
     if min(len(path_rows), len(proof), len(unseen)) < 5:
@@ -148,8 +145,8 @@ def select(problem: Problem, target: Target, confidence: float, seed: int = 0) -
     return pick(path_rows, proof, target, 1 - confidence, len(problem))
 
 
-def ladder(problem: Problem, target: Target, confidence: float, seed: int = 0) -> list[dict[str, Any]]:
-    """The walk of a quality target: each point in order with its loss on the rows of the proof, p-value and verdict."""
+def walk_frontier(problem: Problem, target: Target, confidence: float, seed: int = 0) -> list[dict[str, Any]]:
+    """The test of a quality target, point by point from safe to cheap: loss on the proof's rows, p-value, verdict."""
     path_rows, proof, _ = problem.split(seed)
     limit, steps, proved = 1 - target.values[0], [], True
     for thresholds in frontier(path_rows):

@@ -76,7 +76,7 @@ def roll_back(models: Path) -> Pointer:
     return after
 
 
-def judged(models: Path, rows: Iterable[dict[str, Any]]) -> tuple[Verdict, str]:
+def judge_canary(models: Path, rows: Iterable[dict[str, Any]]) -> tuple[Verdict, str]:
     """The verdict on the canary from feedback rows {"artifact", "good", "conversation"}; one bad row makes a whole
     conversation bad. Raises NotPromoted without a canary.
     """
@@ -190,7 +190,7 @@ def _row(models: Path, name: str, pointer: Pointer, users: Mapping[str, Feedback
     }
 
 
-def feedback(path: Path) -> list[dict[str, Any]]:
+def read_feedback(path: Path) -> list[dict[str, Any]]:
     """Rows of a JSONL file. Raises NotPromoted for a bad line."""
     rows = []
     for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):

@@ -21,14 +21,15 @@ from threadpoolctl import threadpool_limits
 from router.classifier import artifact
 from router.types import Tier
 from training.build import corpora, export, fit
+from training.build.arrays import Array, Ints
 from training.build.export import Unfolded
-from training.examine import card, evaluate
+from training.examine import card, measures
 from training.examine.gate import HeldOut
-from training.retrain import adapt
-from training.retrain.adapt import Array, Shard, Weights
+from training.retrain import regression
 from training.retrain.examples import MIN_LABELS, Examples, Progress, check_examples, merged, read_examples, split
+from training.retrain.regression import LinearMap, Shard
 from training.rows import traffic
-from training.rows.traffic import LabelError, Source
+from training.rows.traffic import LabelError, TrafficFile
 
 CHOICE_ROWS = 3000
 """Rows on which the penalty is chosen: it is a prior's width, the same for more rows."""
@@ -43,7 +44,7 @@ LEAST_THRESHOLD = 0.5
 tier: 205 cases of the behavioural suite hold then, 249 with this (training/EXPERIMENTS.md, row 48)."""
 
 RECIPE = 2
-"""Raise it when adapt.encode or adapt.fit change: what they gave before is then no longer taken from the cache."""
+"""Raise it when regression.encode or regression.fit change: what they gave before is then not taken from the cache."""
 
 REHEARSAL = 0.05
 """Weight of our own queries, as the base answers them, against the user's labels: what keeps the base's manners. At 0,
@@ -53,7 +54,7 @@ routerdc_7models, where it costs APGR, .618, .609 and .588 out of fold (training
 
 
 def learn(
-    source: Source,
+    file: TrafficFile,
     base: Path,
     folder: Path,
     cache: Path,
@@ -65,15 +66,15 @@ def learn(
     Deterministic: the same bytes for the same input. Raises LabelError when the labels cannot be learned from.
     """
     with threadpool_limits(1):  # the order of sums, and so the last bits, would depend on the number of cores
-        return _learn(source, base, folder, Memory(cache, verbose=0), progress, rehearsal)
+        return _learn(file, base, folder, Memory(cache, verbose=0), progress, rehearsal)
 
 
 def _learn(
-    source: Source, base_folder: Path, folder: Path, memory: Memory, progress: Progress, rehearsal: float
+    file: TrafficFile, base_folder: Path, folder: Path, memory: Memory, progress: Progress, rehearsal: float
 ) -> tuple[dict[str, Any], HeldOut]:
     base = export.read_unfolded(base_folder)
     identity = f"{RECIPE} {artifact.load(base_folder).manifest.files[export.TRAINING_FILE].sha256}"
-    rows, conflicts = merged(read_examples(source, base, identity, memory, progress))
+    rows, conflicts = merged(read_examples(file, base, identity, memory, progress))
     check_examples(rows)
     out = split(rows)
     known, unseen = (np.flatnonzero(side & (rows.weights > 0)) for side in (~out, out))
@@ -81,8 +82,8 @@ def _learn(
     data = _Data(rows, base, identity, memory, rehearsal)
     fitted = _fitted(data, rows, known)
     progress("tuning", 0, 1)
-    model = adapt.classifier(base, fitted.weights, fitted.calibration)
-    p_suffices = fit.suffices(adapt.softmax(fitted.logits @ fitted.calibration[0] + fitted.calibration[1]))
+    model = regression.classifier(base, fitted.linear, fitted.calibration)
+    p_suffices = fit.suffices(regression.softmax(fitted.logits @ fitted.calibration[0] + fitted.calibration[1]))
     at = np.random.default_rng(0).permutation(len(fitted.rows))[:TUNING_ROWS]
     tuned = fitted.rows[at]
     split_text = "the labels' training side, out of fold; tuned on one half, scored on the other"
@@ -90,7 +91,7 @@ def _learn(
     name, version = _name(folder)
     training_data = [
         *artifact.load(base_folder).manifest.training_data,
-        {"source": source.path.name, "licence": "the user's own", "n_rows": len(rows), "sha256": source.sha256()},
+        {"source": file.path.name, "licence": "the user's own", "n_rows": len(rows), "sha256": file.sha256()},
     ]
     metrics = {
         "base": base_folder.name,
@@ -124,29 +125,29 @@ def _learn(
         parity_texts=[*corpora.queries()["text"][:300], "", "a" * 100_000],
     )
     progress("written", 1, 1)
-    return metrics, _held_out(source, rows, unseen)
+    return metrics, _held_out(file, rows, unseen)
 
 
 @dataclass(frozen=True)
 class Fitted:
     """The fit, its calibration, and `logits` [n, n_tiers] out of fold of `rows` before calibration."""
 
-    weights: Weights
+    linear: LinearMap
     calibration: tuple[Array, Array]
     penalty: float
-    rows: npt.NDArray[np.int_]
+    rows: Ints
     logits: Array
 
 
-def _fitted(data: _Data, rows: Examples, known: npt.NDArray[np.int_]) -> Fitted:
+def _fitted(data: _Data, rows: Examples, known: Ints) -> Fitted:
     """Choose the penalty and calibrate out of fold, then fit all `known` rows."""
     folds = _folds(rows.groups, known)
     chosen = known if len(known) <= CHOICE_ROWS else _sample(rows.groups, known, CHOICE_ROWS)
     losses = [
-        adapt.log_loss(data.out_of_fold(chosen, folds, penalty), rows.targets[chosen], rows.weights[chosen])
-        for penalty in adapt.PENALTIES
+        regression.log_loss(data.out_of_fold(chosen, folds, penalty), rows.targets[chosen], rows.weights[chosen])
+        for penalty in regression.PENALTIES
     ]
-    penalty = adapt.PENALTIES[int(np.argmin(losses))]
+    penalty = regression.PENALTIES[int(np.argmin(losses))]
     if len(known) <= CHOICE_ROWS:
         scored, logits = chosen, data.out_of_fold(chosen, folds, penalty)
     elif len(known) <= CROSS_FIT_ROWS:
@@ -154,34 +155,32 @@ def _fitted(data: _Data, rows: Examples, known: npt.NDArray[np.int_]) -> Fitted:
     else:
         scored = known[folds[known] == 0]
         logits = data.fit_and_score(np.setdiff1d(known, scored), scored, penalty)[1]
-    calibration = adapt.calibrate(logits, rows.targets[scored], rows.weights[scored])
-    weights, _ = data.fit_and_score(known, known[:0], penalty)
-    return Fitted(weights, calibration, penalty, scored, logits)
+    calibration = regression.calibrate(logits, rows.targets[scored], rows.weights[scored])
+    linear, _ = data.fit_and_score(known, known[:0], penalty)
+    return Fitted(linear, calibration, penalty, scored, logits)
 
 
 class _Data:
     """The labels and the rehearsal as the fit takes them; each fit is cached by what goes into it."""
 
     def __init__(self, rows: Examples, base: Unfolded, identity: str, memory: Memory, rehearsal: float) -> None:
-        own = adapt.encode(corpora.queries()["text"].tolist(), base)
+        own = regression.encode(corpora.queries()["text"].tolist(), base)
         self._base, self._identity, self._rehearsal = base, identity, rehearsal
         self._rows, self._own = rows, own
-        self._prior = adapt.logits(adapt.of_base(base), base.embedding, rows.shards)
-        self._own_prior = adapt.logits(adapt.of_base(base), base.embedding, [own])
+        self._prior = regression.logits(regression.of_base(base), base.embedding, rows.shards)
+        self._own_prior = regression.logits(regression.of_base(base), base.embedding, [own])
         self._starts = np.cumsum([0, *(len(shard) for shard in rows.shards)])
         self._fit = memory.cache(_fit, ignore=["base", "shards", "prior", "targets", "weights"])
         self._content = _digest(rows.keys, rows.targets, rows.weights)
 
-    def out_of_fold(self, chosen: npt.NDArray[np.int_], folds: npt.NDArray[np.int_], penalty: float) -> Array:
+    def out_of_fold(self, chosen: Ints, folds: Ints, penalty: float) -> Array:
         logits = np.zeros((len(chosen), len(Tier)))
         for fold in np.unique(folds[chosen]):
             inside = folds[chosen] == fold
             logits[inside] = self.fit_and_score(chosen[~inside], chosen[inside], penalty)[1]
         return logits
 
-    def fit_and_score(
-        self, known: npt.NDArray[np.int_], scored: npt.NDArray[np.int_], penalty: float
-    ) -> tuple[Weights, Array]:
+    def fit_and_score(self, known: Ints, scored: Ints, penalty: float) -> tuple[LinearMap, Array]:
         """The fit on `known`, and its logits of `scored`. Few rows are gathered into memory, many stay in the cache."""
         shards: Sequence[Shard]
         if len(known) <= CROSS_FIT_ROWS:
@@ -197,24 +196,26 @@ class _Data:
             self._base,
             _Chained(shards, self._own),
             np.vstack([prior, self._own_prior]),
-            np.vstack([targets, adapt.softmax(self._own_prior)]),
+            np.vstack([targets, regression.softmax(self._own_prior)]),
             np.concatenate([weights, rehearsal]),
             penalty,
             self._rehearsal,
             self._identity,
             key,
         )
-        scores = adapt.logits(fitted, self._base.embedding, [self._gather(scored)]) if len(scored) else np.zeros((0, 3))
+        scores = (
+            regression.logits(fitted, self._base.embedding, [self._gather(scored)]) if len(scored) else np.zeros((0, 3))
+        )
         return fitted, scores
 
-    def _gather(self, rows: npt.NDArray[np.int_]) -> Shard:
+    def _gather(self, rows: Ints) -> Shard:
         """These rows of all shards in one."""
         of_shard = np.searchsorted(self._starts, rows, side="right") - 1
         order = np.argsort(of_shard, kind="stable")
         parts = [self._rows.shards[s].take(rows[of_shard == s] - self._starts[s]) for s in np.unique(of_shard)]
         back = np.empty(len(rows), int)
         back[order] = np.arange(len(rows))
-        return adapt.join(parts).take(back)
+        return regression.join(parts).take(back)
 
 
 class _Chained(Sequence[Shard]):
@@ -232,7 +233,7 @@ class _Chained(Sequence[Shard]):
         return self._shards[number]
 
 
-def noise(p_suffices: Array, rows: Examples, scored: npt.NDArray[np.int_]) -> dict[str, Any]:
+def noise(p_suffices: Array, rows: Examples, scored: Ints) -> dict[str, Any]:
     """Labels that look wrong, by confident learning (cleanlab) on out-of-fold probabilities; sure labels only.
 
     `share` of the sure labels; `rows` are the numbers of the twenty most doubtful.
@@ -256,11 +257,11 @@ def noise(p_suffices: Array, rows: Examples, scored: npt.NDArray[np.int_]) -> di
     return {"n_sure": len(labels), "share": round(len(issues) / len(labels), 4), "rows": doubtful[:20].tolist()}
 
 
-def _quality(p_suffices: Array, rows: Examples, scored: npt.NDArray[np.int_]) -> dict[str, Any]:
+def _quality(p_suffices: Array, rows: Examples, scored: Ints) -> dict[str, Any]:
     """APGR out of fold with its interval, and calibration of P(simple suffices)."""
     targets, weights = rows.targets[scored], rows.weights[scored]
-    gain = evaluate.gain_curve(1 - p_suffices[:, 0], 1 - targets[:, 0], weights, rows.groups[scored])
-    reliability = evaluate.reliability(p_suffices[:, 0], targets[:, 0], weights)
+    gain = measures.gain_curve(1 - p_suffices[:, 0], 1 - targets[:, 0], weights, rows.groups[scored])
+    reliability = measures.calibration_error(p_suffices[:, 0], targets[:, 0], weights)
     return {"apgr": round(gain.apgr, 4), "apgr_interval": gain.interval(), **reliability}
 
 
@@ -274,12 +275,12 @@ def _fit(
     rehearsal: float,  # noqa: ARG001
     identity: str,  # noqa: ARG001
     content: str,  # noqa: ARG001
-) -> Weights:
-    """adapt.fit, cached by the last four."""
-    return adapt.fit(base, shards, prior, targets, weights, penalty)
+) -> LinearMap:
+    """regression.fit, cached by the last four."""
+    return regression.fit(base, shards, prior, targets, weights, penalty)
 
 
-def _folds(groups: npt.NDArray[np.int_], known: npt.NDArray[np.int_]) -> npt.NDArray[np.int_]:
+def _folds(groups: Ints, known: Ints) -> Ints:
     """A fold for each row, groups together; int [n]."""
     fold_of = np.random.default_rng(0).permutation(int(groups.max()) + 1) % fit.N_FOLDS
     folds = fold_of[groups]
@@ -288,7 +289,7 @@ def _folds(groups: npt.NDArray[np.int_], known: npt.NDArray[np.int_]) -> npt.NDA
     return folds
 
 
-def _sample(groups: npt.NDArray[np.int_], known: npt.NDArray[np.int_], n: int) -> npt.NDArray[np.int_]:
+def _sample(groups: Ints, known: Ints, n: int) -> Ints:
     """About n of the `known` rows, whole groups at random, in order."""
     rank = np.random.default_rng(1).permutation(int(groups.max()) + 1)[groups[known]]
     return np.sort(known[np.argsort(rank, kind="stable")[:n]])
@@ -310,10 +311,10 @@ def _rounded(values: dict[Any, Any]) -> dict[str, float]:
     return {str(name): round(float(value), 4) for name, value in values.items()}
 
 
-def _held_out(source: Source, rows: Examples, at: npt.NDArray[np.int_]) -> HeldOut:
-    """The rows `at`, with their texts: the source is read once more for them."""
+def _held_out(file: TrafficFile, rows: Examples, at: Ints) -> HeldOut:
+    """The rows `at`, with their texts: the file is read once more for them."""
     wanted, texts = set(rows.numbers[at].tolist()), []
-    for batch in traffic.labels(source):
+    for batch in traffic.read_labels(file):
         texts += [text for number, text in zip(batch.numbers.tolist(), batch.texts, strict=True) if number in wanted]
     slices = {name: np.array(values)[numbers[at]] for name, (numbers, values) in rows.slices.items()}
     return HeldOut(texts, rows.targets[at], rows.weights[at], rows.groups[at], slices)

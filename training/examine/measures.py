@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
@@ -22,11 +21,11 @@ from router import demo
 from router.classifier.artifact import OperatingPoint
 from router.types import Tier
 from training.build import corpora, fit, novelty
+from training.build.arrays import Array, Ints
 from training.build.corpora import Outcomes, Rows
 from training.build.embedding import Embedding
 from training.build.export import Unfolded
 
-Array = npt.NDArray[np.float64]
 Points = Mapping[str, OperatingPoint]
 N_BOOTSTRAP = 200
 
@@ -61,7 +60,7 @@ class GainCurve:
 N_DRAWS = 1000
 
 
-def gain_curve(score: Array, gain: Array, weights: Array, groups: npt.NDArray[np.int_]) -> GainCurve:
+def gain_curve(score: Array, gain: Array, weights: Array, groups: Ints) -> GainCurve:
     """APGR of weighted rows: `gain` in [0, 1] is what a strong model adds; whole groups are drawn. .5 without gain."""
     rng = np.random.default_rng(0)
     order = np.lexsort((rng.random(len(score)), -score))
@@ -119,8 +118,8 @@ def on_outcomes(
             "model": curve_metrics(score, outcomes),
             "length": curve_metrics(length, outcomes),
             "random": curve_metrics(np.zeros(len(length)), outcomes),
-            "calibration": reliability(1 - score, 1 - gained, even),
-            "recalibrated": reliability(1 - _platt(score, gained), 1 - gained, even),
+            "calibration": calibration_error(1 - score, 1 - gained, even),
+            "recalibrated": calibration_error(1 - _platt(score, gained), 1 - gained, even),
         }
     names = ("model", "length", "random")
     mean = {name: round(float(np.mean([r[name]["apgr"] for r in report.values()])), 4) for name in names}
@@ -159,15 +158,15 @@ def leave_one_out(
     return on_outcomes(sets, scorer, progress)
 
 
-def calibration_report(p_suffices: Array, required: npt.NDArray[np.int_], weights: Array) -> dict[str, Any]:
+def calibration_report(p_suffices: Array, required: Ints, weights: Array) -> dict[str, Any]:
     """ECE and Brier score of P(tier suffices), by tier below the top, weighted."""
     return {
-        tier.value: reliability(p_suffices[:, k], (required <= k).astype(float), weights)
+        tier.value: calibration_error(p_suffices[:, k], (required <= k).astype(float), weights)
         for k, tier in enumerate(list(Tier)[:-1])
     }
 
 
-def labelled_report(p_required: Array, required: npt.NDArray[np.int_], languages: list[str]) -> dict[str, Any]:
+def labelled_report(p_required: Array, required: Ints, languages: list[str]) -> dict[str, Any]:
     """Confusion (rows: required, columns: most probable tier), accuracy and calibration; confusion by language.
 
     Calibration is weighted to the mix that the probabilities are calibrated to; `recalibrated` is after matrix scaling
@@ -189,7 +188,7 @@ def labelled_report(p_required: Array, required: npt.NDArray[np.int_], languages
     }
 
 
-def recalibrated(p_required: Array, required: npt.NDArray[np.int_]) -> Array:
+def recalibrated(p_required: Array, required: Ints) -> Array:
     """p_required after recalibrating it on the other half of the rows, float64 [n, n_tiers]."""
     half = np.random.default_rng(0).permutation(len(required)) % 2
     logits = np.log(np.clip(p_required, 1e-9, 1))
@@ -209,7 +208,7 @@ def shares(q: Array, thresholds: dict[str, tuple[float, ...]]) -> dict[str, dict
     return report
 
 
-def reliability(q: Array, truth: Array, weights: Array) -> dict[str, float]:
+def calibration_error(q: Array, truth: Array, weights: Array) -> dict[str, float]:
     """ECE (10 equal-width bins) and Brier score of probabilities q of a truth in [0, 1]."""
     bins = np.minimum((q * 10).astype(int), 9)
     gaps = [
@@ -235,7 +234,7 @@ def _platt(p: Array, truth: Array) -> Array:
     return out
 
 
-def _confusion(required: npt.NDArray[np.int_], predicted: npt.NDArray[np.int_]) -> list[list[int]]:
+def _confusion(required: Ints, predicted: Ints) -> list[list[int]]:
     counts = np.zeros((len(Tier), len(Tier)), int)
     np.add.at(counts, (required, predicted), 1)
     return [list(map(int, row)) for row in counts]
@@ -249,7 +248,7 @@ def on_prompts(unfolded: Unfolded, prompts: dict[str, list[str]], points: Points
         report[name] = {
             "n": len(texts),
             "out_of_distribution": round(float(np.mean(novelty > unfolded.novelty.threshold)), 4),
-            "shares": shares(q, levels(points)),
+            "shares": shares(q, thresholds_of(points)),
         }
     return report
 
@@ -263,12 +262,12 @@ def detection(unfolded: Unfolded, seed: int = 1) -> dict[str, float]:
     }
 
 
-def levels(points: Points) -> dict[str, tuple[float, ...]]:
+def thresholds_of(points: Points) -> dict[str, tuple[float, ...]]:
     """Thresholds by operating point, cheap to strong."""
     return {name: tuple(point.thresholds[tier] for tier in list(Tier)[:-1]) for name, point in points.items()}
 
 
-def support_messages() -> tuple[list[str], npt.NDArray[np.int_]]:
+def support_messages() -> tuple[list[str], Ints]:
     """Texts and required tier numbers of the demo's support messages: labelled, and never trained on."""
     calls = [
         json.loads(line) for line in (Path(demo.__file__).parent / "messages.jsonl").read_text("utf-8").splitlines()
@@ -276,10 +275,10 @@ def support_messages() -> tuple[list[str], npt.NDArray[np.int_]]:
     return [call["text"] for call in calls], np.array([list(Tier).index(call["tier"]) for call in calls])
 
 
-def own_labels() -> tuple[list[str], npt.NDArray[np.int_], list[str]]:
+def own_labels() -> tuple[list[str], Ints, list[str]]:
     """Texts, required tier numbers and languages of data/queries.jsonl."""
     frame = corpora.queries()
-    required = frame["tier"].map({tier.value: k for k, tier in enumerate(Tier)}).to_numpy(int)
+    required = np.asarray(frame["tier"].map({tier.value: k for k, tier in enumerate(Tier)}), int)
     return frame["text"].tolist(), required, frame["language"].tolist()
 
 
@@ -291,7 +290,7 @@ def _recovered(score: Array, weak: Array, strong: Array, budgets: Array, seed: i
     return np.asarray(gained[taken] / gained[-1])
 
 
-def auc(score: Array, required: npt.NDArray[np.int_]) -> float:
+def auc(score: Array, required: Ints) -> float:
     """P(a complex row scores above a simple one), ties half."""
     high, low = score[required == len(Tier) - 1], score[required == 0]
     return float(np.mean((high[:, None] > low).astype(float) + 0.5 * (high[:, None] == low)))

@@ -19,8 +19,8 @@ from router.classifier.pointer import POINTER_FILE, Feedback, Pointer, Verdict, 
 from tests.conftest import ROOT
 from training.commands import models as commands
 from training.examine import gate
-from training.retrain import promote
-from training.retrain.promote import NotPromoted
+from training.retrain import promotion
+from training.retrain.promotion import NotPromoted
 
 SHIPPED = artifact.find()
 
@@ -31,7 +31,7 @@ def challenger(models: Path, name: str, *, passed: bool = True) -> Path:
     manifest = msgspec.json.decode((models / name / "manifest.json").read_bytes())
     (models / name / "manifest.json").write_bytes(msgspec.json.encode({**manifest, "name": name}))
     check = gate.Check("quality at equal cost", passed, "APGR +0.1", "not worse")
-    champion = gate.sha256(promote.champion_of(models))
+    champion = gate.sha256(promotion.champion_of(models))
     report = gate.Report(champion, gate.sha256(models / name), 9, {}, 0.1, (0.0, 0.2), (check,))
     gate.write_report(models / name, report)
     return models / name
@@ -46,73 +46,73 @@ def models(tmp_path: Path) -> Path:
 
 
 def test_promote_and_roll_back(models: Path) -> None:
-    assert promote.promote(models, "mine-v1") == Pointer("mine-v1", history=("complexity-v2",))
+    assert promotion.promote(models, "mine-v1") == Pointer("mine-v1", history=("complexity-v2",))
     assert Router.load(models).policy.champion.manifest.name == "mine-v1"
     challenger(models, "mine-v2")
-    promote.promote(models, "mine-v2")
+    promotion.promote(models, "mine-v2")
     assert Router.load(models).policy.champion.manifest.name == "mine-v2"
-    assert promote.roll_back(models).champion == "mine-v1"
-    assert promote.roll_back(models).champion == "complexity-v2"
+    assert promotion.roll_back(models).champion == "mine-v1"
+    assert promotion.roll_back(models).champion == "complexity-v2"
     assert Router.load(models).policy.champion.manifest.name == "complexity"
     with pytest.raises(NotPromoted, match="nothing to roll back to"):
-        promote.roll_back(models)
+        promotion.roll_back(models)
 
 
 def test_canary_then_all(models: Path) -> None:
-    first = promote.promote(models, "mine-v1", share=0.1)
+    first = promotion.promote(models, "mine-v1", share=0.1)
     assert first == Pointer("complexity-v2", "mine-v1", 0.1, since=first.since)
-    assert promote.promote(models, "mine-v1", share=0.2).since == first.since  # a larger share is the same trial
+    assert promotion.promote(models, "mine-v1", share=0.2).since == first.since  # a larger share is the same trial
     assert Router.load(models).policy.champion.manifest.name == "complexity"
-    assert promote.roll_back(models) == Pointer("complexity-v2")
-    promote.promote(models, "mine-v1", share=0.1)
-    assert promote.promote(models, "mine-v1") == Pointer("mine-v1", history=("complexity-v2",))
+    assert promotion.roll_back(models) == Pointer("complexity-v2")
+    promotion.promote(models, "mine-v1", share=0.1)
+    assert promotion.promote(models, "mine-v1") == Pointer("mine-v1", history=("complexity-v2",))
     with pytest.raises(NotPromoted, match=r"champion of .* already"):
-        promote.promote(models, "mine-v1")
+        promotion.promote(models, "mine-v1")
     with pytest.raises(NotPromoted, match="share is 100%"):
-        promote.promote(models, "complexity-v2", share=1.0)
+        promotion.promote(models, "complexity-v2", share=1.0)
     with pytest.raises(NotPromoted, match=r"champion of .* already"):
-        promote.promote(models, "mine-v1", share=0.5)
+        promotion.promote(models, "mine-v1", share=0.5)
 
 
 def test_what_the_gate_refused_does_not_serve(models: Path) -> None:
     challenger(models, "bad-v1", passed=False)
     with pytest.raises(NotPromoted, match="the gate refused bad-v1: quality at equal cost: APGR"):
-        promote.promote(models, "bad-v1")
+        promotion.promote(models, "bad-v1")
     (models / "mine-v1" / gate.FILE).unlink()
     with pytest.raises(NotPromoted, match="mine-v1 has not passed the gate"):
-        promote.promote(models, "mine-v1")
+        promotion.promote(models, "mine-v1")
     assert read_pointer(models) is None
-    assert promote.promote(models, "mine-v1", force=True).champion == "mine-v1"
+    assert promotion.promote(models, "mine-v1", force=True).champion == "mine-v1"
 
 
 def test_a_report_against_another_champion_does_not_count(models: Path) -> None:
     challenger(models, "mine-v2")
-    promote.promote(models, "mine-v1")
+    promotion.promote(models, "mine-v1")
     with pytest.raises(NotPromoted, match="with another champion than mine-v1"):
-        promote.promote(models, "mine-v2")
+        promotion.promote(models, "mine-v2")
 
 
 def test_a_broken_artifact_does_not_serve(models: Path) -> None:
     path = models / "mine-v1" / "model.onnx"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ArtifactCorrupt):
-        promote.promote(models, "mine-v1")
+        promotion.promote(models, "mine-v1")
     with pytest.raises(ArtifactNotFound, match="no artifact 'nope'"):
-        promote.promote(models, "nope")
+        promotion.promote(models, "nope")
     assert read_pointer(models) is None
 
 
 def test_killed_while_the_pointer_is_written_the_old_one_serves(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    promote.promote(models, "mine-v1")
+    promotion.promote(models, "mine-v1")
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        promote.roll_back(models)
+        promotion.roll_back(models)
     assert Router.load(models).policy.champion.manifest.name == "mine-v1"
-    assert [row["name"] for row in promote.listed(models)] == ["complexity-v2", "mine-v1"]
+    assert [row["name"] for row in promotion.listed(models)] == ["complexity-v2", "mine-v1"]
 
 
 KILLED = """
@@ -141,9 +141,9 @@ def test_kill_9_in_the_middle_of_promoting(models: Path, where: str, after: bool
         "mine-v1" if is_done else "complexity-v2"
     )
     if not is_done:
-        promote.promote(models, "mine-v1")
+        promotion.promote(models, "mine-v1")
     assert Router.load(models).policy.champion.name == "mine-v1"
-    assert {row["name"] for row in promote.listed(models)} == {"complexity-v2", "mine-v1"}
+    assert {row["name"] for row in promotion.listed(models)} == {"complexity-v2", "mine-v1"}
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_wrong_pointer_is_named(models: Path, content: str, message: str) -> N
 
 
 def test_a_champion_that_is_gone_is_named(models: Path) -> None:
-    promote.promote(models, "mine-v1")
+    promotion.promote(models, "mine-v1")
     shutil.rmtree(models / "mine-v1")
     with pytest.raises(ArtifactNotFound, match="no artifact 'mine-v1'; restore it"):
         Router.load(models)
@@ -274,11 +274,11 @@ def test_what_users_say_is_shown_with_what_to_do(models: Path, tmp_path: Path) -
 
 def test_feedback_rows_are_checked(models: Path, tmp_path: Path) -> None:
     with pytest.raises(NotPromoted, match="has no canary to judge"):
-        promote.judged(models, [])
-    promote.promote(models, "mine-v1", share=0.5)
+        promotion.judge_canary(models, [])
+    promotion.promote(models, "mine-v1", share=0.5)
     with pytest.raises(NotPromoted, match='feedback row 1: "good" is None'):
-        promote.judged(models, [{"artifact": "mine-v1"}])
+        promotion.judge_canary(models, [{"artifact": "mine-v1"}])
     path = tmp_path / "f.jsonl"
     path.write_text("{}\n[1]")
     with pytest.raises(NotPromoted, match=r"f.jsonl:2: expected an object"):
-        promote.feedback(path)
+        promotion.read_feedback(path)
