@@ -237,7 +237,7 @@ class _WrappedCall:
         try:
             return self._crossing.reply(response)
         except Exception:  # it is billed all the same
-            self._record(self._crossing.usage, ("the reply is none, or could not be read",))
+            self._record(self._crossing.usage, ("the reply failed or could not be parsed",))
             raise
 
     def finish(self, reply: Any) -> None:
