@@ -97,7 +97,7 @@ def simulate(
     """Replay a TRACE of real traffic through the engine and price it, beside simpler policies.
 
     Columns: timestamp_s, conversation_id, input_tokens, output_tokens, prefix_block_hashes, block_tokens, and user_turn
-    where it is known. Nothing is sent anywhere. A policy other than ours knows the tier that a request needs, too.
+    where it is known. Nothing is sent anywhere. Every policy, ours too, is told the tier that a request needs.
 
     \b
     Examples:
