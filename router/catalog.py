@@ -280,6 +280,11 @@ class Catalog:
         return Fleet(name=name, models=models)
 
 
+def day(at_s: float) -> dt.date:
+    """The day (UTC) whose prices hold at a time in seconds since the epoch."""
+    return dt.datetime.fromtimestamp(at_s, dt.UTC).date()
+
+
 @cache
 def shipped() -> Catalog:
     """The catalog that comes with this version."""

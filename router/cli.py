@@ -7,7 +7,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from decimal import Decimal
 from importlib.metadata import entry_points
 from typing import IO, Any
@@ -19,13 +19,11 @@ from router import demo as demos
 from router.catalog import PROVIDERS
 from router.engine import Router
 from router.errors import ClientError, RequestError, TierwiseError
+from router.options_cli import fleet_option, json_option, point_option, show_progress
 from router.send.complete import Completion, complete
 from router.types import Decision, Record
 
-_point = click.option("--operating-point", "-o", metavar="NAME", help="economy, balanced or quality.")
-_fleet = click.option("--fleet", "-f", metavar="NAME", help="claude, claude-latest, gpt, gpt-latest, gemini or yours.")
 _artifact = click.option("--artifact", "-a", metavar="DIR", help="Another artifact than the shipped one.")
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class _Commands(click.Group):
@@ -82,10 +80,10 @@ def cli() -> None:
 @click.argument("text", required=False)
 @click.option("--file", "file", type=click.File("rb"), help="Read the text (or, with --jsonl, the rows) from a file.")
 @click.option("--jsonl", is_flag=True, help='Rows {"id", "text"} or {"id", "messages"}, one line of JSON out for each.')
-@_point
-@_fleet
+@point_option
+@fleet_option
 @_artifact
-@_json
+@json_option
 def decide(
     text: str | None,
     file: IO[bytes] | None,
@@ -131,9 +129,9 @@ def decide(
 @click.option("--system", help="A system prompt.")
 @click.option("--max-tokens", default=1024, show_default=True, help="The longest answer, in tokens.")
 @click.option("--offline", is_flag=True, help="Use the embedded upstream: the reply is simulated.")
-@_point
-@_fleet
-@_json
+@point_option
+@fleet_option
+@json_option
 def ask(
     text: str,
     system: str | None,
@@ -173,8 +171,8 @@ def ask(
 @cli.command()
 @click.option("--calls", default=360, show_default=True, type=click.IntRange(8), help="How many calls to sample.")
 @click.option("--live", is_flag=True, help=f"Send {demos.LIVE_CALLS} calls to the provider whose key is set.")
-@_point
-@_json
+@point_option
+@json_option
 def demo(calls: int, live: bool, operating_point: str | None, as_json: bool) -> None:
     """A support bot's traffic through the real dispatcher: decisions, cache hits, cost, and three baselines.
 
@@ -183,7 +181,7 @@ def demo(calls: int, live: bool, operating_point: str | None, as_json: bool) -> 
     router = Router.load(operating_point=operating_point)
     if not as_json:
         _print_decisions(router)
-    report = demos.live(router, _progress) if live else demos.offline(router, calls, _progress)
+    report = demos.live(router, show_progress) if live else demos.offline(router, calls, show_progress)
     if as_json:
         click.echo(json.dumps(report, default=_plain))
     else:
@@ -308,12 +306,6 @@ def _record_row(record: Record) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return float(value) if isinstance(value, Decimal) else value
-
-
-def _progress(label: str, items: Iterable[Any]) -> Iterator[Any]:
-    hidden = not sys.stderr.isatty()
-    with click.progressbar(items, label=f"  {label:<24}", file=sys.stderr, show_pos=True, hidden=hidden) as bar:
-        yield from bar
 
 
 def _print_decisions(router: Router) -> None:

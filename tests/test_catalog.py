@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from router import CatalogError, Tier, Usage, catalog
-from router.accounts import ledger
+from router.accounts.baseline import Baseline, cost
 
 TODAY = dt.date(2026, 11, 22)
 SHIPPED = catalog.shipped()
@@ -124,9 +124,9 @@ def test_a_model_without_a_price_costs_an_unknown_sum() -> None:
     usage = Usage(fresh_tokens=10, output_tokens=5)
     free = {"input": "0", "output": "0"}
     extended = SHIPPED.extended({}, {"llama": LLAMA, "free": LLAMA | {"price": free}})
-    assert ledger.cost(usage, extended.find("llama"), TODAY) is None
-    assert ledger.cost(usage, extended.find("free"), TODAY) == 0
-    assert ledger.Baseline(extended.models["llama"]).cost(usage, "key", 10, 0.0) is None
+    assert cost(usage, extended.find("llama"), TODAY) is None
+    assert cost(usage, extended.find("free"), TODAY) == 0
+    assert Baseline(extended.models["llama"]).cost(usage, "key", 10, 0.0) is None
 
 
 @pytest.mark.parametrize(

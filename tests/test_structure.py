@@ -1,4 +1,4 @@
-"""Sizes that the trainer keeps, so that a function fits on a screen and a module can be read in one go."""
+"""Sizes that the code keeps, so that a function fits on a screen and a module can be read in one go."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 MAX_FUNCTION_LINES = 60
 MAX_MODULE_LINES = 400
-MODULES = sorted((ROOT / "training").rglob("*.py"))
+MODULES = sorted(path for package in ("router", "training") for path in (ROOT / package).rglob("*.py"))
 
 pytestmark = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 

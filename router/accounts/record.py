@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from decimal import Decimal
 
-from router.accounts import ledger
-from router.accounts.ledger import Baseline, Ledger
+from router.accounts.baseline import Baseline, cost
+from router.accounts.ledger import Ledger
 from router.cache import breakpoints
 from router.cache.placement import Placement
 from router.catalog import Catalog, Fleet
@@ -34,7 +34,7 @@ class Accounts:
         if usage.is_batch:
             notes = (*notes, "batch: half the price")
         at = dt.datetime.fromtimestamp(plan.planned_at, dt.UTC)
-        usd = ledger.cost(usage, self.catalog.find(decision.model), at.date())
+        usd = cost(usage, self.catalog.find(decision.model), at.date())
         baseline_usd = None
         if decision.reason is not Reason.EXPLICIT_MODEL:
             baseline_usd = self._baseline(plan, usage)

@@ -19,7 +19,7 @@ import numpy as np
 from router.cache.future_cost import FutureCost, Segment, UnitCosts, cheapest
 from router.cache.memory import InProcessMemory, Memory
 from router.cache.returns import Returns
-from router.catalog import Fleet, Model, Price
+from router.catalog import Fleet, Model, Price, day
 from router.types import CacheEntry, Hold, Plan, Prefix, Route, Tier, Ttl, Usage
 
 _MIX = {1: (1.0,), 2: (0.8, 0.2), 3: (0.7, 0.2, 0.1)}
@@ -218,7 +218,7 @@ class Placement:
         shape = "agent" if prefix.tools_units else "chat"
         classes = tuple(dict.fromkeys((label or prefix.head_key or shape, shape)))
         found = Route(conversation, prefix, required, Ttl.NONE, Ttl.NONE, n_known, warm, head_warm, 0.0, "", classes)
-        on = _day(at_s)
+        on = day(at_s)
         if any(m.price(on, 1).input is None for m in self._models):
             return required, msgspec.structs.replace(found, head=Ttl.SHORT, tail=Ttl.SHORT if n_known else Ttl.NONE)
         tier = self._tiers.index(required)
@@ -282,7 +282,7 @@ class Placement:
 
     def _new_class(self, prefix: Prefix, at_s: float, *, is_last: bool) -> _Class:
         """The last of a request's classes is what the others start from, so it must be ready to be asked."""
-        rates = [self._rates(m, prefix, _day(at_s), base=True) for m in self._models]
+        rates = [self._rates(m, prefix, day(at_s), base=True) for m in self._models]
         made = _Class(rates, first_due=0 if is_last else _OWN_AFTER)
         while is_last and made.refresh():
             pass
@@ -364,7 +364,3 @@ def _refreshed(entry: CacheEntry, model: Model, at_s: float) -> CacheEntry:
 
 def _listed(warm: Mapping[str, Sequence[CacheEntry]]) -> dict[str, list[CacheEntry]]:
     return {model: list(entries) for model, entries in warm.items()}
-
-
-def _day(at_s: float) -> dt.date:
-    return dt.datetime.fromtimestamp(at_s, dt.UTC).date()

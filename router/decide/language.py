@@ -12,6 +12,8 @@ import re
 import unicodedata
 from collections import Counter
 
+from router.decide.words import table
+
 READ_CHARS = 2000
 """How much of a text is looked at: its start."""
 
@@ -37,37 +39,12 @@ _BY_SCRIPT = {
     "CYRILLIC": "ru",
     "CJK": "zh",
 }
-_TELLING = {"ARABIC": ("fa", frozenset("پچژگکی")), "CYRILLIC": ("uk", frozenset("іїєґ"))}
+_TELLING: dict[str, tuple[str, frozenset[str]]] = {
+    script: (name, frozenset(letters)) for script, (name, letters) in table("telling").items()
+}
 """Letters that show the second language of a script."""
 
-_COMMON = {
-    "en": "the a an is are was were do does did what which who how why when of in on to for with from and or but not "
-    "this that these it its my your our their you we i can could would should please have has be been",
-    "de": "der die das den dem des ein eine einen einem einer und oder aber nicht ist sind war wird werden wie was "
-    "welche welcher warum wenn ich du er sie wir mir mich mein meine unser für mit von zu auf im bei aus bitte kann",
-    "fr": "le la les un une des du de et ou mais ne pas est sont que qui quel quelle quels pourquoi comment je tu il "
-    "elle nous vous mon ma mes votre pour avec dans sur au aux ce cette ces par en l'un est-ce peux c'est j'ai d'un",
-    "es": "el la los las un una unos y o pero no es son está qué cuál cómo por para con sin de del al en se lo mi su "
-    "tu me te nos este esta estos que si más hay puedes cuando donde",
-    "pt": "o a os as um uma e ou mas não é são está que qual quais como por para com sem de do da dos das no na nos "
-    "nas em ao à se meu minha seu sua me você este esta isso mais quando onde pelo pela",
-    "it": "il lo la i gli le un uno una e o ma non è sono che chi quale quali come perché per con senza di del della "
-    "dei delle al alla nel nella in da dal si mio mia suo questo questa mi ti più puoi quando dove",
-    "nl": "de het een en of maar niet is zijn was wat welke wie hoe waarom wanneer ik je jij hij zij wij mijn jouw ons "
-    "voor met van naar op in bij uit dit dat deze kan kun moet te er aan om",
-    "pl": "i oraz lub ale nie jest są być co czy jak który która które dlaczego kiedy gdzie w we na do z ze od za po "
-    "dla przez o się to ten ta te mój moja mi mnie jego jej mam proszę napisz",
-    "tr": "ve veya ama değil bir bu şu ne nasıl neden hangi için ile gibi daha çok mı mi mu mü olan olarak ben sen biz "
-    "benim bana var yok kadar sonra ya da en her",
-    "vi": "là và của có không cho một những các được trong với này đó tôi bạn như thế nào gì ở từ đến khi người hãy "
-    "nếu hay về theo ra vào",
-    "id": "yang dan atau tidak adalah ini itu di ke dari untuk dengan pada apa bagaimana mengapa kapan saya anda kamu "
-    "kami kita dalam akan bisa sudah jika oleh satu sebuah lebih tolong buatkan",
-    "sv": "och eller men inte är var vad vilken vilket vilka hur varför när jag du han hon vi min mitt mina ditt för "
-    "med av till på i från om det den en ett som kan ska att har",
-    "cs": "a nebo ale ne je jsou být co jak který která které proč kdy kde v ve na do z ze od za po pro přes o se to "
-    "ten ta můj moje mi mě jeho její mám prosím si že s",
-}
+_COMMON: dict[str, str] = table("common")
 _LANGUAGES_OF: dict[str, list[str]] = {}
 for _name, _words in _COMMON.items():
     for _word in dict.fromkeys(_words.split()):

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from router.decide.words import alternatives, spaced, unspaced
 from router.errors import RequestError
 from router.types import Body, Prefix, Task, TurnState
 
@@ -46,42 +47,21 @@ _OBSERVATION = re.compile(r"(?:Observation|Tool (?:result|output|response)|Resul
 _FENCE = re.compile(r"```.*?(?:```|\Z)", re.S)
 
 _RETRY = re.compile(
-    r"(?:^|[\s.,;:?!、。])(?:(?:try|do|run|answer) (?:it |that |this )?(?:again|once more)|again|retry|regenerate|redo(?: it| that)?|"
-    r"once more|noch ?mal|noch einmal|erneut|r[ée]essa(?:ie|yez)|essa(?:ie|yez) encore(?: une fois)?|encore une fois|recommence|"
-    r"otra vez|de nuevo|int[ée]ntalo|nog (?:een keer|eens)|opnieuw|もう一度(?:お願いします|やって|試して)?(?:ください)?|"
-    r"やり直して(?:ください)?|حاول مرة أخرى|مرة أخرى|(?:फिर से|दोबारा)(?: (?:कोशिश )?(?:करो|करें|कीजिए))?)"
-    r"(?:[\s,]*(?:please|bitte|s'il (?:te|vous) pla[iî]t|por favor|alsjeblieft))?[\s.!。]*$",
-    re.I,
+    rf"(?:^|[\s.,;:?!、。])(?:{alternatives('retry')})(?:[\s,]*(?:{alternatives('please')}))?[\s.!。]*$", re.I
 )
 _RETRY_CHARS = 50
-_WRONG = re.compile(
-    r"\b(?:(?:that|this|it)(?:'s| is| was)? (?:still )?(?:wrong|incorrect|not (?:right|correct|what i)|broken|failing)|"
-    r"still (?:fails|failing|wrong|broken|does ?n[o']t)|(?:does|did) ?n[o']t work|you (?:broke|missed|misunderstood)|"
-    r"das (?:ist|war) (?:falsch|nicht richtig)|funktioniert (?:immer noch )?nicht|c'est faux|ne marche (?:toujours )?pas|"
-    r"est[aá] mal|no funciona|klopt niet|werkt niet)\b|違います|間違って|خطأ|गलत",
-    re.I,
-)
+_WRONG = re.compile(rf"\b(?:{spaced('wrong')})\b|{unspaced('wrong')}", re.I)
 _ANAPHORA = re.compile(
-    r"(?:and |or |but |then |now |ok(?:ay)?,? |so |und |et |y |en )?(?:"
-    r"yes|yep|yeah|no|sure|go ahead|go on|continue|carry on|proceed|keep going|next|more|do it|do (?:that|this|so|the same)|same|"
-    r"the (?:first|second|third|fourth|last|other|former|latter|same)|option|both|neither|(?:make|do|put|turn|translate|explain|"
-    r"shorten|fix|rewrite|change|add|use|run|write|send|move|keep|show|convert|extend|expand|repeat|simplify) (?:it|that|this|them|those|these|the same)|"
-    r"what about|how about|why|what if|and if|instead|also|like (?:that|this)|as (?:above|before)|"
-    r"ja|nein|genau|weiter|mach|das (?:zweite|erste|letzte|gleiche)|die (?:zweite|erste|letzte)|den (?:zweiten|ersten)|dasselbe|"
-    r"oui|non|vas-y|continue[zr]?|le (?:deuxi[eè]me|premier|second|m[êe]me)|la (?:deuxi[eè]me|premi[eè]re|seconde|m[êe]me)|fais|pareil|"
-    r"s[ií]|contin[uú]a|adelante|sigue|el (?:segundo|primero|mismo)|la (?:segunda|primera|misma)|haz(?:lo)? lo mismo|"
-    r"ga (?:door|verder)|doe|hetzelfde|de (?:tweede|eerste)|prima"
-    r")\b|はい|いいえ|続けて|お願いします|(?:二|2|一|1|三|3)(?:番目|つ目)|同じ|それ|نعم|لا|أكمل|تابع|استمر|الثاني|نفس|हाँ|हां|नहीं|जारी|आगे|दूसरा|दूसरे|वही|उसी",
+    rf"(?:(?:{alternatives('joins')}) )?(?:{spaced('leans')})\b|{unspaced('leans')}",
     re.I,
 )
-_POINTS_BACK = re.compile(r"\b(?:it|its|that|this|there|them|they|those|these|step|above)\b", re.I)
-_ASSENT = re.compile(r"(?:yes|yep|yeah|sure|ok(?:ay)?|go|do it|please|ja|genau|klar|oui|vas|d'accord|s[ií]|vale|prima|はい|お願い|نعم|हाँ|हां)\b"
-                     r"|はい|お願い|نعم|हाँ|हां", re.I)  # fmt: skip
-_CHOICE = re.compile(r"\b(?:(?:the|option|number|das|die|den|le|la|el|de) )?(?:first|second|third|fourth|last|option \w|number \w|"
-                     r"zweite|erste|dritte|letzte|deuxi[eè]me|premi[eè]re?|segund[oa]|primer[oa]|tweede|eerste)\w?\b|番目|つ目|الثاني|दूसर", re.I)  # fmt: skip
+_POINTS_BACK = re.compile(rf"\b(?:{spaced('points_back')})\b", re.I)
+_ASSENT = re.compile(rf"(?:{alternatives('assent')})\b|{unspaced('assent')}", re.I)
+_CHOICE = re.compile(rf"\b(?:(?:{alternatives('article')}) )?(?:{spaced('choice')})\w?\b|{unspaced('choice')}", re.I)
 _LAUNCHED = re.compile(
-    r"(?:launched|spawned|started|invoked|called|dispatched|created|given|delegated)[^.]{0,60}\b(?:by|from) (?:an?|the|another|your)"
-    r"[^.]{0,30}\b(?:agent|orchestrator|planner|coordinator|assistant)|\bsub-?agent\b|(?:main|parent|lead|calling|orchestrat\w+) agent",
+    r"(?:launched|spawned|started|invoked|called|dispatched|created|given|delegated)[^.]{0,60}\b(?:by|from) "
+    r"(?:an?|the|another|your)[^.]{0,30}\b(?:agent|orchestrator|planner|coordinator|assistant)|\bsub-?agent\b|"
+    r"(?:main|parent|lead|calling|orchestrat\w+) agent",
     re.I,
 )
 

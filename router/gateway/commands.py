@@ -17,10 +17,8 @@ from router.gateway import server
 from router.gateway.keys import Key, KeyFile
 from router.gateway.serving import Serving
 from router.gateway.stores import state_dir
+from router.options_cli import config_option, json_option
 from router.settings import Settings
-
-_config = click.option("--config", "-c", type=click.Path(dir_okay=False), help="Settings file; default: tierwise.toml.")
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class _Usd(click.ParamType):  # type: ignore[type-arg]
@@ -37,7 +35,7 @@ class _Usd(click.ParamType):  # type: ignore[type-arg]
 
 
 @click.command()
-@_config
+@config_option
 @click.option("--host", help="The address to listen on; default 127.0.0.1.")
 @click.option("--port", type=click.IntRange(0, 65535), help="The port; default 8484.")
 @click.option("--check", is_flag=True, help="Check the settings, name every mistake, and stop.")
@@ -84,8 +82,8 @@ def keys() -> None:
 @click.option("--usd-a-day", type=_Usd(), help="Budget for a calendar day (UTC).")
 @click.option("--usd-a-month", type=_Usd(), help="Budget for a calendar month (UTC).")
 @click.option("--requests-a-minute", type=click.IntRange(1), help="Rate limit.")
-@_config
-@_json
+@config_option
+@json_option
 def create(name: str, config: str | None, as_json: bool, **limits: Any) -> None:
     """Make a key and print it; it is not shown again.
 
@@ -104,8 +102,8 @@ def create(name: str, config: str | None, as_json: bool, **limits: Any) -> None:
 
 
 @keys.command("list")
-@_config
-@_json
+@config_option
+@json_option
 def list_(config: str | None, as_json: bool) -> None:
     """Every key, live and revoked, with what its holder may do."""
     found = _file(settings_module.load(config)).all()
@@ -124,7 +122,7 @@ def list_(config: str | None, as_json: bool) -> None:
 
 @keys.command()
 @click.argument("name_or_id")
-@_config
+@config_option
 def revoke(name_or_id: str, config: str | None) -> None:
     """End a key; running gateways refuse it within a second."""
     key = _file(settings_module.load(config)).revoke(name_or_id)
@@ -132,8 +130,8 @@ def revoke(name_or_id: str, config: str | None) -> None:
 
 
 @click.command()
-@_config
-@_json
+@config_option
+@json_option
 def doctor(config: str | None, as_json: bool) -> None:
     """Check settings, artifact, keys, providers, clock, state folder, database, Redis and port. Exit 1 on failures.
 

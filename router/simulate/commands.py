@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import math
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, get_args
 
@@ -19,11 +18,9 @@ from router.engine import Router
 from router.errors import RequestError
 from router.lint import findings as linter
 from router.lint.volatile import Severity
+from router.options_cli import fleet_option, json_option, show_progress
 from router.simulate import trace as simulations
 from router.simulate import workload as workloads
-
-_fleet = click.option("--fleet", "-f", metavar="NAME", help="claude, claude-latest, gpt, gpt-latest, gemini or yours.")
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command()
@@ -38,8 +35,8 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--ttl", type=click.Choice(get_args(workloads.Lifetime)), default="best", show_default=True, help="Cache life."
 )
-@_fleet
-@_json
+@fleet_option
+@json_option
 def plan(
     calls_per_day: float,
     system_tokens: int,
@@ -76,7 +73,7 @@ def plan(
 
 @click.command()
 @click.option("--trace", "path", required=True, type=click.Path(path_type=Path, dir_okay=False), help="A Parquet file.")
-@_fleet
+@fleet_option
 @click.option("--mix", default="70,20,10", show_default=True, help="Shares of requests by the tier they need.")
 @click.option(
     "--difficulty",
@@ -90,7 +87,7 @@ def plan(
 @click.option(
     "--gaps", default=1.0, show_default=True, type=click.FloatRange(min=0.0, min_open=True), help="Times the gaps."
 )
-@_json
+@json_option
 def simulate(
     path: Path, fleet: str | None, mix: str, difficulty: Any, policy: str, seeds: int, gaps: float, as_json: bool
 ) -> None:
@@ -124,7 +121,7 @@ def simulate(
         difficulty=difficulty,
         policies=names,
         seeds=seeds,
-        progress=_progress,
+        progress=show_progress,
     )
     if as_json:
         click.echo(msgspec.json.encode({"n_requests": len(trace), "policies": found}))
@@ -149,7 +146,7 @@ def catalog() -> None:
 
 @catalog.command()
 @click.option("--as-of", type=click.DateTime(["%Y-%m-%d"]), help="The day to check for; default: today.")
-@_json
+@json_option
 def check(as_of: dt.datetime | None, as_json: bool) -> None:
     """Compare prices with genai-prices; name those not looked at for 60 days and retired models. Exit 1 on findings.
 
@@ -171,7 +168,7 @@ def check(as_of: dt.datetime | None, as_json: bool) -> None:
 @click.command("lint-prompt")
 @click.argument("files", nargs=-1, required=True, type=click.File("rb"), metavar="FILE...")
 @click.option("--strict", is_flag=True, help="Exit 1 for doubtful findings (maybe) as well.")
-@_json
+@json_option
 def lint_prompt(files: tuple[IO[bytes], ...], strict: bool, as_json: bool) -> None:
     """What keeps the prompt cache from being read: times, ids, users, order, misplaced breakpoints. "-" is stdin.
 
@@ -236,9 +233,3 @@ def _span(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _progress(label: str, items: Iterable[Any]) -> Iterator[Any]:
-    hidden = not sys.stderr.isatty()
-    with click.progressbar(items, label=f"  {label:<24}", file=sys.stderr, show_pos=True, hidden=hidden) as bar:
-        yield from bar

@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from router.accounts import ledger
-from router.catalog import Model
+from router.accounts.baseline import cost
+from router.catalog import Model, day
 from router.engine import Router
 from router.errors import RequestError
 from router.types import Api, CachePlan, Decision, Plan, Prefix, Reason, Task, Ttl, TurnState, Usage
@@ -307,7 +307,7 @@ def _fits(trace: Trace, i: int, model: Model) -> bool:
 
 
 def _usd(usage: Usage, model: Model, at_s: float) -> Decimal | None:
-    return ledger.cost(usage, model, ledger.day(at_s if at_s >= _EPOCH_S else _EPOCH_S + at_s))
+    return cost(usage, model, day(at_s if at_s >= _EPOCH_S else _EPOCH_S + at_s))
 
 
 def _outcome(runs: Sequence[_Tally], plain: npt.NDArray[np.float64], top: float, n_requests: int) -> Outcome:

@@ -11,7 +11,8 @@ import pytest
 from anthropic.types.messages import MessageBatchIndividualResponse
 
 from router import Api, Router, Usage
-from router.accounts import ledger
+from router.accounts.baseline import cost
+from router.catalog import day
 from router.formats import usage
 from router.offline import Reply, Upstream
 from router.types import Plan
@@ -99,5 +100,5 @@ def test_a_row_without_usage_is_unknown_or_estimated_at_half_the_price(upstream:
         guessed = router.record(plan, found, reply_chars=usage.n_chars(body)).cost_usd
         assert guessed is not None
         seen = Usage(fresh_tokens=bill.fresh + bill.read + bill.write_short, output_tokens=bill.output, is_batch=True)
-        uncached = ledger.cost(seen, router.catalog.find(bill.model), ledger.day(plan.planned_at))
+        uncached = cost(seen, router.catalog.find(bill.model), day(plan.planned_at))
         assert float(guessed) == pytest.approx(float(uncached or 0), rel=0.3)

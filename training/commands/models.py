@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
+from router.options_cli import json_option
+
 _MODELS = Path("models")
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _models = click.option(
     "--models",
     "models_folder",
@@ -29,7 +30,7 @@ def models() -> None:
 
 @models.command("list")
 @_models
-@_json
+@json_option
 def list_models(models_folder: Path, as_json: bool) -> None:
     """The artifacts of the folder and the shipped one, with their role, and what users said of them."""
     from training.retrain import promotion
@@ -53,7 +54,7 @@ def list_models(models_folder: Path, as_json: bool) -> None:
 @models.command()
 @click.argument("name")
 @_models
-@_json
+@json_option
 def show(name: str, models_folder: Path, as_json: bool) -> None:
     """The card of an artifact, what the gate said and, while it serves, what users say; with --json its manifest."""
     from router.classifier import artifact
@@ -77,7 +78,7 @@ def show(name: str, models_folder: Path, as_json: bool) -> None:
 @click.argument("one")
 @click.argument("other")
 @_models
-@_json
+@json_option
 def diff(one: str, other: str, models_folder: Path, as_json: bool) -> None:
     """What changes from ONE artifact to the OTHER: files, thresholds, and where our own queries would go.
 

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from router.options_cli import json_option
 from training.commands.models import folder_option, print_gate, serving
 from training.commands.options import CENSORED, prompts_option, tiers_option, traffic_file
 from training.commands.progress import ProgressBars
 
 if TYPE_CHECKING:
     from training.examine.gate import Report
-
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command()
@@ -36,7 +35,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--min-gain", default=0.05, show_default=True, help="The least gain in held-out APGR worth a change.")
 @click.option("--rehearsal", default=0.05, show_default=True, help="More of it keeps more of the base's behaviour.")
 @click.option("--promote", "promote_too", is_flag=True, help="Promote it when it passes the gate.")
-@_json
+@json_option
 def retrain(
     labels: Path,
     prompts: Path | None,

@@ -14,6 +14,7 @@ import msgspec
 from router import catalog, settings
 from router.catalog import Fleet
 from router.classifier import artifact
+from router.options_cli import json_option
 from router.simulate import workload
 from router.types import Tier
 from training.thresholds import operating_point, search, tradeoff
@@ -50,7 +51,7 @@ def _target(_: click.Context, __: click.Parameter, value: str | None) -> Target 
 @click.option("--fleet", "-f", metavar="NAME", help="Fleet for prices and model columns; default: the settings'.")
 @click.option("--artifact", "-a", "artifact_", metavar="DIR", help="Another artifact than the settings'.")
 @click.option("--seed", default=0, show_default=True, help="Of the split of the rows.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def tune(
     labels: Path,
     target: Target | None,

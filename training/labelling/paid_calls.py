@@ -23,7 +23,8 @@ from typing import Any
 
 import msgspec
 
-from router.accounts.ledger import BATCH_FACTOR, PICO, cost, picousd
+from router.accounts.baseline import BATCH_FACTOR, cost
+from router.accounts.ledger import PICO, picousd
 from router.catalog import PROVIDERS, Fleet, Model
 from router.errors import TierwiseError
 from router.formats import usage
