@@ -75,7 +75,7 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"fr
 
 
 class Dialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a model's API accepts; the defaults are a plain OpenAI-compatible server's. `router.dialect` acts on it.
+    """What a model's API accepts; the defaults are a plain OpenAI-compatible server's. formats/accepts.py acts on it.
 
     - `sampling`: temperature, top_p and the like: any; one of temperature and top_p; only at their default; only with
       reasoning effort none; not at all. Whatever it says, Anthropic takes none under version 2026-10-21.

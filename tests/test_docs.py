@@ -16,7 +16,6 @@ from tests.conftest import ROOT
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "README.md", *DOCS]
 TREE_PAGE = ROOT / "docs" / "how-it-is-built.md"
-PENDING = "from router.lint import lint"
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
@@ -93,9 +92,7 @@ def test_python_blocks_compile(page: Path) -> None:
 
 
 @pytest.mark.parametrize("line", imports())
-def test_imports_of_python_blocks_work(line: str, request: pytest.FixtureRequest) -> None:
-    if line == PENDING:  # strict: this fails as soon as the import works, and PENDING goes
-        request.applymarker(pytest.mark.xfail(raises=ImportError))
+def test_imports_of_python_blocks_work(line: str) -> None:
     exec(line, {})
 
 

@@ -2,8 +2,8 @@
 
 Every token of a prefix is in one of 3^K states: cold, warm for short or warm for long on each of the fleet's K models.
 A request reads or writes it on the model that it goes to; until the next request some of it expires. With the
-statistics of `reuse` that is a Markov decision process, small enough to be solved outright by value iteration, so that
-staying, moving and the TTL are weighed over all the turns that are still to be expected and not over the next one.
+statistics of `returns` that is a Markov decision process, small enough to be solved outright by value iteration, so
+that staying, moving and the TTL are weighed over all the turns still to be expected and not over the next one.
 
 A breakpoint is an entry of its own: writing the newest tokens for an hour keeps the whole prefix for an hour, whatever
 the entry was that it continued (https://platform.claude.com/docs/en/build-with-claude/prompt-caching, the billing of
@@ -68,7 +68,7 @@ class FutureCost:
         """Whether a solution is under way; until it is there, `rows` are those of the last one."""
         return self._problem is not None
 
-    def begin(self, reuse: Returns) -> None:
+    def begin(self, returns: Returns) -> None:
         """Put the problem anew, with what has been learned since; `sweep` solves it."""
         space = self._space
         models, n_models = space.models, len(self.rates)
@@ -76,14 +76,14 @@ class FutureCost:
         written = self._write[models, space.ttls]
         now = warm + np.where(space.is_warm, 0.0, written[:, None])
         if self.grows:
-            now = now + reuse.growth * written[:, None]
-        now = now + reuse.output_share * self._output[models][:, None]
+            now = now + returns.growth * written[:, None]
+        now = now + returns.output_share * self._output[models][:, None]
         # a tier's request may go to its own model or a stronger one
         now = now[:, :, None] + np.where(models[:, None] >= np.arange(n_models), 0.0, np.inf)[:, None, :]
         short_s = max(min(r.ttl_short_s for r in self.rates), 1.0)
         long_s = max(short_s, *(r.ttl_long_s for r in self.rates))
-        survives = self._survival(reuse.mean_gap_s(), short_s, long_s)
-        self._problem = now, reuse.p_next(short_s, long_s), reuse.p_tier(), survives
+        survives = self._survival(returns.mean_gap_s(), short_s, long_s)
+        self._problem = now, returns.p_next(short_s, long_s), returns.p_tier(), survives
         self._sweeps_left = _SWEEPS
 
     def sweep(self, n: int) -> bool:

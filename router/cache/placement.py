@@ -1,8 +1,8 @@
 """Where a conversation goes and what is cached for it: hold, move, and the ledger of what is warm where.
 
 For each class of traffic (the caller's label, else the system prompt; a new class starts from what agents' or chats'
-traffic has taught) `reuse` learns when prefixes come back and `outlook` prices what follows. A conversation's `Hold`
-says which tier it needs and went to, and what its models should still have cached, as their replies reported it.
+traffic has taught) `returns` learns when prefixes come back and `future_cost` prices what follows. A conversation's
+`Hold` says which tier it needs and went to, and what its models should still have cached, as their replies reported.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class _Class:
         """`first_due` is the number of requests after which it is first solved."""
         mix = _MIX[len(rates)]
         self.tails, self.heads = Returns(mix), Returns(mix)
-        self.tail_outlook, self.head_outlook = FutureCost(rates), FutureCost(rates, grows=False)
+        self.tail_cost, self.head_cost = FutureCost(rates), FutureCost(rates, grows=False)
         self.is_solved = False
         self._due = first_due
         self._stale: list[tuple[FutureCost, Returns]] = []
@@ -74,13 +74,13 @@ class _Class:
         """
         if not self._stale and self.tails.n_requests >= self._due:
             self._due = int(1.15 * self.tails.n_requests) + 10
-            self._stale = [(self.head_outlook, self.heads), (self.tail_outlook, self.tails)]
+            self._stale = [(self.head_cost, self.heads), (self.tail_cost, self.tails)]
         if not self._stale:
             return False
-        outlook, reuse = self._stale[-1]
-        if not outlook.is_begun:
-            outlook.begin(reuse)
-        if outlook.sweep(_SWEEPS_A_STEP):
+        cost, returns = self._stale[-1]
+        if not cost.is_begun:
+            cost.begin(returns)
+        if cost.sweep(_SWEEPS_A_STEP):
             self._stale.pop()
             self.is_solved = self.is_solved or not self._stale
         return True
@@ -170,7 +170,9 @@ class Placement:
             for each in known:
                 each.tails.answered(output_units)
                 each.heads.answered(output_units)
-            any(each.refresh() for each in known)  # one at most
+            for each in known:
+                if each.refresh():
+                    break  # one step a reply
             if len(self._signals) < 4 * _MAX_CLASSES:
                 counts, misses = self._signals.setdefault((route.classes[0], used.id), ([0, 0, 0], {}))
                 counts[:] = counts[0] + 1, counts[1] + usage.input_tokens, counts[2] + usage.cache_read_tokens
@@ -313,14 +315,14 @@ class Placement:
             (Ttl.NONE,) if size < least else some if depth[0] > head else every
             for least, depth in zip(minimums, depths, strict=True)
         )
-        tail = Segment(counts[1], known.tail_outlook.rows[stages[0]], tails)
+        tail = Segment(counts[1], known.tail_cost.rows[stages[0]], tails)
         if not head:
             return [tail]
         heads = tuple(
             (Ttl.NONE,) if size < least else (Ttl.SHORT,) if depth[0] >= head else every
             for least, depth in zip(minimums, depths, strict=True)
         )
-        return [Segment(counts[0], known.head_outlook.rows[stages[1]], heads, grows=False), tail]
+        return [Segment(counts[0], known.head_cost.rows[stages[1]], heads, grows=False), tail]
 
     def _rates(self, model: Model, prefix: Prefix, on: dt.date, *, base: bool = False) -> UnitCosts:
         """What a model charges for a unit: of a prompt this long, or (`base`) of a short one."""

@@ -1,4 +1,6 @@
-"""Request bodies between Anthropic Messages and OpenAI Chat Completions; pure. `router.replies` translates the answers.
+"""Request bodies between Anthropic Messages and OpenAI Chat Completions; pure.
+
+messages_chat_replies.py translates the answers.
 
 What one format can say and the other cannot is dropped with a note when the answer stays the same kind of answer, and
 raises RequestError when it would not. Cache fields go silently: caching is planned anew for the format that is sent.
@@ -63,7 +65,7 @@ def to_messages(body: Body, max_tokens: int = DEFAULT_MAX_TOKENS) -> tuple[dict[
     """A Chat Completions body as a Messages body, and notes on what was left out.
 
     Leading system and developer messages become `system`; later ones keep their place with role "system" (which
-    `dialect.adapt` moves where the model wants). Raises RequestError for what has no counterpart: several choices,
+    `accepts.adapt` moves where the model wants). Raises RequestError for what has no counterpart: several choices,
     audio, files by id, custom (free-form) tools.
     """
     notes: list[str] = []

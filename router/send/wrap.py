@@ -227,6 +227,7 @@ class _WrappedCall:
         if (parser := self._crossed if self._crossing is not None and not streams else self._parser) is not None:
             options["post_parser"] = parser
         if streams:
+            # A class for each call: with_raw_response makes the stream later, and only the class gets there.
             recorded = _recorded(self.kwargs["stream_cls"])
             self.kwargs["stream_cls"] = type("RecordedStream", (recorded,), {"_call": self})
 

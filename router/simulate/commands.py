@@ -1,4 +1,4 @@
-"""The commands that rehearse: what routing and caching would do for a workload, a trace, a prompt; nothing is sent."""
+"""The commands plan, simulate, lint-prompt and catalog: what would happen to a workload, a trace, a prompt."""
 
 from __future__ import annotations
 

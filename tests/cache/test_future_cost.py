@@ -17,23 +17,23 @@ EVERY = (tuple(Ttl),) * 3
 COLD, OPUS_WARM = 0, 9
 
 
-def solve(outlook: FutureCost, reuse: Returns) -> None:
-    outlook.begin(reuse)
-    while not outlook.sweep(7):
+def solve(cost: FutureCost, returns: Returns) -> None:
+    cost.begin(returns)
+    while not cost.sweep(7):
         pass
 
 
 def learned(gap_s: float, n_turns: int, n: int = 400) -> Returns:
-    reuse = Returns((0.7, 0.2, 0.1))
+    returns = Returns((0.7, 0.2, 0.1))
     for at_s, c, t in sorted((c * 7.0 + t * gap_s, c, t) for c in range(n) for t in range(n_turns)):
-        reuse.arrive(str(c), at_s, 0, new_turn=True, units=1000.0 + t)
-    return reuse
+        returns.arrive(str(c), at_s, 0, new_turn=True, units=1000.0 + t)
+    return returns
 
 
-def placed(reuse: Returns, state: int, tier: int = 0, stage: int = 3, models: tuple[int, ...] = (0, 1, 2)) -> Placed:
-    outlook = FutureCost(FLEET)
-    solve(outlook, reuse)
-    return cheapest([Segment({state: 10_000.0}, outlook.value[stage], EVERY)], FLEET, tier, models, 40)
+def placed(returns: Returns, state: int, tier: int = 0, stage: int = 3, models: tuple[int, ...] = (0, 1, 2)) -> Placed:
+    cost = FutureCost(FLEET)
+    solve(cost, returns)
+    return cheapest([Segment({state: 10_000.0}, cost.value[stage], EVERY)], FLEET, tier, models, 40)
 
 
 def test_nothing_is_written_that_nobody_reads() -> None:
@@ -79,10 +79,10 @@ def test_a_long_lifetime_comes_first() -> None:
 
 def test_what_is_not_sold_is_never_chosen() -> None:
     luna = UnitCosts(0.01, (0.1, 0.125, np.inf), 0.5, 1800, 1800)
-    outlook = FutureCost((luna,))
-    solve(outlook, Returns((1.0,)))
-    assert np.isfinite(outlook.value).all()
-    got = cheapest([Segment({0: 5000.0}, outlook.value[0], (tuple(Ttl),))], (luna,), 0, (0,), 1)
+    cost = FutureCost((luna,))
+    solve(cost, Returns((1.0,)))
+    assert np.isfinite(cost.value).all()
+    got = cheapest([Segment({0: 5000.0}, cost.value[0], (tuple(Ttl),))], (luna,), 0, (0,), 1)
     assert got.ttls[0] is not Ttl.LONG
 
 
@@ -92,9 +92,9 @@ def test_no_model_is_an_error() -> None:
 
 
 def test_refreshing_again_changes_nothing() -> None:
-    reuse, outlook = learned(60, 12), FutureCost(FLEET)
+    returns, cost = learned(60, 12), FutureCost(FLEET)
     for _ in range(40):
-        solve(outlook, reuse)
-    before = outlook.value
-    solve(outlook, reuse)
-    assert outlook.value == pytest.approx(before, abs=0.05)
+        solve(cost, returns)
+    before = cost.value
+    solve(cost, returns)
+    assert cost.value == pytest.approx(before, abs=0.05)
