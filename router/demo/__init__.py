@@ -170,8 +170,7 @@ def _drain(upstream: Upstream) -> list[Bill]:
 
 
 def _routed_summary(calls: list[CustomerMessage], records: list[Record], bills: list[Bill]) -> dict[str, Any]:
-    rank = list(Tier)
-    sent = [rank.index(r.tier) - rank.index(c.required) for r, c in zip(records, calls, strict=True) if r.tier]
+    sent = [r.tier.rank - c.required.rank for r, c in zip(records, calls, strict=True) if r.tier]
     usages = [record.usage for record in records]
     read, total = sum(u.cache_read_tokens for u in usages), sum(u.input_tokens for u in usages)
     cost = sum((r.cost_usd or Decimal(0) for r in records), Decimal(0))

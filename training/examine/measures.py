@@ -272,7 +272,7 @@ def support_messages() -> tuple[list[str], Ints]:
     calls = [
         json.loads(line) for line in (Path(demo.__file__).parent / "messages.jsonl").read_text("utf-8").splitlines()
     ]
-    return [call["text"] for call in calls], np.array([list(Tier).index(call["tier"]) for call in calls])
+    return [call["text"] for call in calls], np.array([Tier(call["tier"]).rank for call in calls])
 
 
 def own_labels() -> tuple[list[str], Ints, list[str]]:

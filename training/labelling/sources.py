@@ -169,7 +169,7 @@ def from_feedback(file: TrafficFile, base: Unfolded) -> Iterator[list[Label]]:
         p = np.diff(base.predict([row[text] for row in rows])[0], axis=1, prepend=0).clip(1e-9, 1)
         labels = []
         for row, required in zip(rows, p, strict=True):
-            at = list(Tier).index(tiers[row[served]])
+            at = Tier(tiers[row[served]]).rank
             if at == len(Tier) - 1:
                 continue
             possible = (np.arange(len(Tier)) <= at) == bool(row["good"])
