@@ -133,6 +133,7 @@ def evaluate_command(corpora_folder: Path, artifact: Path | None, leave_one_out:
     """APGR and CPT on outcome sets beside prompt length and random; calibration, confusion, shares, behaviour.
 
     Without --leave-one-out the model has seen some of these sets: only the left-out figures estimate new traffic.
+    With it come requests that people typed, beside ratings of them, each family of sources left out.
 
     Example: python -m training evaluate --corpora DIR --leave-one-out --json
     """
@@ -145,6 +146,12 @@ def evaluate_command(corpora_folder: Path, artifact: Path | None, leave_one_out:
         x = unfolded.embedding.features(rows.texts)
         left_out = measures.LeftOut(rows, x, unfolded.classifier)
         report = measures.leave_one_out(unfolded.embedding, left_out, sets, step)
+        step("requests that people typed")
+        real = corpora.real_requests(corpora_folder)
+        score = measures.left_out_score(real, rows, x, unfolded)
+        points = artifacts.load(folder).manifest.operating_points
+        report["real_requests"] = measures.on_real_requests(real, score)
+        report["points_on_real_requests"] = measures.points_on_real_requests(real, unfolded, points)
     else:
         report = measures.on_outcomes(sets, lambda outcomes: 1 - unfolded.predict(outcomes.texts)[0][:, 0], step)
     step("labelled sets, shares by tier, behaviour, detection")
@@ -226,6 +233,8 @@ def _print_evaluation(report: dict[str, Any]) -> None:
         rest = f"{row['model']['cpt50']:>8.2f}{row['model']['cpt80']:>8.2f}{row['calibration']['ece']:>8.3f}"
         click.echo(f"{name:<22}{row['n']:>8}{scores}{rest}")
     click.echo(f"{'mean':<30}" + "".join(f"{value:>9.3f}" for value in report["mean_apgr"].values()))
+    if "real_requests" in report:
+        _print_real_requests(report["real_requests"], report["points_on_real_requests"])
     click.echo(f"\n{'labelled set':<22}{'rows':>8}{'AUC':>9}{'accuracy':>9}{'ECE':>9}")
     for name, row in report["labelled"].items():
         ece = row["calibration"]["simple"]["ece"]
@@ -234,6 +243,19 @@ def _print_evaluation(report: dict[str, Any]) -> None:
     click.echo(f"\nbehaviour: {suite['passed']} of {suite['n']} cases hold")
     found = report["out_of_distribution"]
     click.echo("out of distribution, found: " + ", ".join(f"{kind} {share:.0%}" for kind, share in found.items()))
+
+
+def _print_real_requests(real: dict[str, Any], points: dict[str, Any]) -> None:
+    click.echo(f"\n{'real requests':<26}{'rows':>7}{'Spearman':>16}{'AUC':>16}{'accuracy':>16}   (prompt length)")
+    for name, row in real.items():
+        pairs = [(row["model"][key], row["length"][key]) for key in ("spearman", "auc", "accuracy")]
+        cells = "".join(f"{'-' if a is None else f'{a:.3f} ({b:.3f})':>16}" for a, b in pairs)
+        click.echo(f"{name:<26}{row['n']:>7}{cells}")
+    click.echo(f"\n{'on real requests':<22}{'worse than the top tier':>28}{'cost':>7}   shares")
+    for name, row in points.items():
+        low, high = row["interval"]
+        cell = f"{row['below']:.1%} [{low:.1%}, {high:.1%}]"
+        click.echo(f"{name:<22}{cell:>28}{row['cost']:>7.2f}   {', '.join(f'{share:.0%}' for share in row['shares'])}")
 
 
 def _examine(unfolded: export.Unfolded, points: measures.Points, corpora_folder: Path) -> dict[str, Any]:

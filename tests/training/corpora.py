@@ -13,10 +13,11 @@ SUBJECTS = ("bridge", "ledger", "orchid", "glacier", "violin", "harbour", "comet
 EASY = "name the colour of a {}"
 HARD = "derive a bound for the failure rate of a {} under correlated loads and justify every step"
 N_ROWS = 40
+REAL = ("arena_cje", "oasst_en")
 
 
 def write_corpora(folder: Path) -> None:
-    """prompts, pair_gain, item_difficulty and outcomes: each source of the fit, and one that may not be shipped."""
+    """Each source of the fit, one that may not be shipped, and rated requests that people typed."""
     prompts, gain, items = [], [], []
     rated = ratings().index
     for source in [*list(SOURCE_WEIGHT)[3:], "arena_hard_1k", "bfcl_v1"]:
@@ -42,7 +43,22 @@ def write_corpora(folder: Path) -> None:
             if source in ("mmlu_pro", "llmrouter_uiuc", "zeroeval", "simpleqa_250"):
                 p = (0.3, 0.5, 0.8) if hard else (0.8, 0.85, 0.9)
                 items.append({"query_id": query_id, "dataset": source, **dict(zip(P_NAMES, p, strict=True))})
-    for name, rows in (("prompts", prompts), ("pair_gain", gain), ("item_difficulty", items)):
+    real = [
+        {
+            "query_id": f"{dataset}-{n}",
+            "dataset": dataset,
+            "prompt": (HARD if n % 2 else EASY).format(f"{SUBJECTS[n % 10]} of {dataset} number {n}"),
+            "kind": "real_user",
+        }
+        for dataset in REAL
+        for n in range(N_ROWS)
+    ]
+    rated = [
+        {"query_id": row["query_id"], "rater": "r", "p_small": 0.4 if n % 2 else 0.95, "p_mid": 0.6 if n % 2 else 0.99}
+        for n, row in enumerate(real)
+    ]
+    tables = {"prompts": prompts, "pair_gain": gain, "item_difficulty": items, "real_prompts": real, "ratings": rated}
+    for name, rows in tables.items():
         pd.DataFrame(rows).to_parquet(folder / f"{name}.parquet")
 
 

@@ -67,6 +67,12 @@ def test_evaluate_prints_json_and_tables(built: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert set(report["mean_apgr"]) == {"model", "length", "random"}
+    assert set(report["real_requests"]) == {"all", "arena_cje", "oasst_en"}
+    assert report["real_requests"]["all"]["model"]["auc"] > 0.9
+    on_real = report["points_on_real_requests"]
+    assert on_real["always complex"] == {"below": 0.0, "interval": [0.0, 0.0], "cost": 1.0, "shares": [0.0, 0.0, 1.0]}
+    assert on_real["always simple"]["below"] == pytest.approx(1 - (0.4 + 0.95) / 2, abs=1e-3)
+    assert on_real["quality"]["cost"] >= on_real["economy"]["cost"]
     assert report["labelled"]["support_messages"]["n"] == 120
     assert "de" in report["labelled"]["tierwise_queries"]["confusion_by_language"]
     assert set(report["prompts"]["bfcl_v1"]["shares"]) == {"economy", "balanced", "quality"}

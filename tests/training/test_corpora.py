@@ -5,10 +5,11 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from router import Tier
-from tests.training.corpora import write_corpora
+from tests.training.corpora import REAL, write_corpora
 from training.build import corpora
 
 QUERIES = corpora.queries()
@@ -116,6 +117,35 @@ def test_annotations_are_kept_by_id_only() -> None:
         assert 0 <= line["p_small"] <= line["p_mid"] <= 1
         assert line["tier"] in list(Tier)
         assert len(line["why"].split()) <= 5
+
+
+def test_our_own_rated_requests_keep_what_the_datasheet_promises() -> None:
+    own = pd.read_json(corpora.REQUESTS, lines=True)
+    assert own["id"].is_unique
+    assert own["text"].is_unique
+    assert (own["p_small"] <= own["p_mid"]).all()
+    assert own["p_small"].between(0, 1).all()
+    assert len(own) >= 2400
+    assert own["language"].nunique() >= 14
+    assert not set(own["text"]) & set(QUERIES["text"])
+
+
+def test_ratings_are_kept_by_id_only() -> None:
+    rated = pd.read_csv(corpora.RATINGS)
+    assert list(rated.columns) == ["query_id", "rater", "p_small", "p_mid"]
+    assert rated["query_id"].nunique() >= 7400
+    assert not rated.duplicated(["query_id", "rater"]).any()
+    assert (rated["p_small"] <= rated["p_mid"]).all()
+
+
+def test_real_requests_come_with_their_ratings(tmp_path: Path) -> None:
+    write_corpora(tmp_path)
+    real = corpora.real_requests(tmp_path)
+    assert sorted(set(real.datasets)) == sorted(REAL)
+    assert set(real.families) == {"arena", "oasst"}
+    hard = np.array(["derive" in text for text in real.texts])
+    assert set(real.p_small[hard]) == {0.4}
+    assert set(real.p_mid[~hard]) == {0.99}
 
 
 def test_missing_corpora_are_named(tmp_path: Path) -> None:

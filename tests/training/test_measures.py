@@ -5,7 +5,7 @@ import pytest
 
 from tests.training.corpora import separable
 from training.build import fit
-from training.build.corpora import Outcomes
+from training.build.corpora import Outcomes, RealRequests
 from training.examine import measures
 
 
@@ -77,3 +77,21 @@ def test_shares_by_operating_point() -> None:
         "a": {"simple": 0.5, "moderate": 0.25, "complex": 0.25},
         "b": {"simple": 0.0, "moderate": 0.0, "complex": 1.0},
     }
+
+
+def test_a_score_that_follows_the_ratings_agrees_with_them() -> None:
+    chance = np.random.default_rng(0)
+    p_small = chance.uniform(0.1, 1, 300)
+    real = RealRequests(
+        ["x" * int(n) for n in chance.integers(1, 200, 300)],
+        np.where(np.arange(300) < 100, "arena_cje", "oasst_en"),
+        p_small,
+        np.sqrt(p_small),
+    )
+    report = measures.on_real_requests(real, 1 - p_small)
+    assert set(report) == {"all", "arena_cje", "oasst_en"}
+    assert report["all"]["n"] == 300
+    assert report["all"]["model"] == {"spearman": 1.0, "auc": 1.0, "accuracy": 1.0}
+    assert abs(report["all"]["length"]["spearman"]) < 0.2
+    easy = RealRequests(["a", "bb"], np.array(["arena_cje"] * 2), np.array([0.9, 0.95]), np.array([0.99, 0.99]))
+    assert measures.on_real_requests(easy, np.array([0.2, 0.1]))["all"]["model"]["auc"] is None

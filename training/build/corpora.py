@@ -27,10 +27,13 @@ DATA = next(folder for folder in (Path(__file__).parents[1] / "data", ROOT / "da
 
 QUERIES = DATA / "queries.jsonl"
 ANNOTATIONS = DATA / "annotations.jsonl"
+RATINGS = DATA / "ratings.csv"
+REQUESTS = DATA / "requests.jsonl"
 OUT_OF_FOLD = DATA / "queries_out_of_fold.csv"
 
 HOLDS = (
-    "a folder with prompts.parquet, pair_gain.parquet and item_difficulty.parquet; "
+    "a folder with prompts.parquet, pair_gain.parquet and item_difficulty.parquet, and for real requests "
+    "real_prompts.parquet and ratings.parquet; "
     "docs/training.md says where such data comes from"
 )
 """What --corpora names."""
@@ -106,6 +109,24 @@ class Outcomes:
     strong: Array
 
 
+@dataclass(frozen=True)
+class RealRequests:
+    """Rated requests that people typed to an assistant, an agent or a support desk, by data set.
+
+    `p_small` and `p_mid`, in [0, 1], are the rated probabilities that the small and the middle tier suffice.
+    """
+
+    texts: list[str]
+    datasets: npt.NDArray[np.str_]
+    p_small: Array
+    p_mid: Array
+
+    @property
+    def families(self) -> npt.NDArray[np.str_]:
+        """What data sets whose names begin alike have in common: arena for arena_cje and arena_convotopo."""
+        return family_of(self.datasets)
+
+
 class CorporaMissing(FileNotFoundError):
     """The folder of the corpora, or a file of it, is not there."""
 
@@ -166,6 +187,37 @@ def outcome_sets(corpora: Path) -> list[Outcomes]:
         )
         for name, rows in gain.groupby("dataset")
     ]
+
+
+ANNOTATION_SHIFT = (0.10, 0.07)
+"""How much lower the raters of annotations.jsonl sit than the others, p_small and p_mid: means over the 184 prompts
+that both rated."""
+
+
+def real_requests(corpora: Path) -> RealRequests:
+    """The rated ones, permissive or not: none of these ratings ends up in the model. Rated in data/ or in the corpora.
+
+    Raises CorporaMissing where real_prompts.parquet or ratings.parquet is not there.
+    """
+    annotated = pd.read_json(ANNOTATIONS, lines=True)[["query_id", "p_small", "p_mid"]]
+    for column, shift in zip(("p_small", "p_mid"), ANNOTATION_SHIFT, strict=True):
+        annotated[column] = (annotated[column] + shift).clip(upper=0.99)
+    rated = pd.concat([annotated, pd.read_csv(RATINGS), _read_table(corpora, "ratings")])
+    mean = rated.groupby("query_id")[["p_small", "p_mid"]].mean()
+    prompts = _read_table(corpora, "real_prompts")
+    prompts = prompts[(prompts["kind"] == "real_user") & prompts["query_id"].isin(mean.index)].drop_duplicates("prompt")
+    mean = mean.loc[prompts["query_id"]]
+    return RealRequests(
+        prompts["prompt"].tolist(),
+        prompts["dataset"].to_numpy(str),
+        mean["p_small"].to_numpy(float),
+        mean.max(axis=1).to_numpy(float),
+    )
+
+
+def family_of(datasets: npt.NDArray[np.str_]) -> npt.NDArray[np.str_]:
+    """The beginnings of the names of data sets, up to the first underscore."""
+    return np.array([name.partition("_")[0] for name in datasets], str)
 
 
 def samples(corpora: Path, n: int = 300) -> dict[str, list[str]]:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import sparse
+import numpy.typing as npt
+from scipy import sparse, stats
 from sklearn.linear_model import LogisticRegression
 
 from router import demo
@@ -22,7 +23,7 @@ from router.classifier.artifact import OperatingPoint
 from router.types import Tier
 from training.build import corpora, fit, novelty
 from training.build.arrays import Array, Ints
-from training.build.corpora import Outcomes, Rows
+from training.build.corpora import Outcomes, RealRequests, Rows
 from training.build.embedding import Embedding
 from training.build.export import Unfolded
 
@@ -156,6 +157,88 @@ def leave_one_out(
         return 1 - left_out(outcomes).p_suffices(embedding.features(outcomes.texts))[:, 0]
 
     return on_outcomes(sets, scorer, progress)
+
+
+EASY, HARD = 0.8, 0.7
+"""A request is rated simple when the small tier suffices with this probability, complex when the middle one does with
+less than that."""
+
+
+def on_real_requests(real: RealRequests, score: Array) -> dict[str, Any]:
+    """By data set and all: how well a score (higher is harder), and prompt length, agree with the ratings.
+
+    `spearman` is the rank correlation with 1 - p_small, `auc` that of complex over simple, `accuracy` that of the three
+    classes at the ratings' own shares.
+    """
+    required = np.where(real.p_small >= EASY, 0, np.where(real.p_mid < HARD, 2, 1))
+    length = np.array([len(text) for text in real.texts], float)
+
+    def of(at: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        scores = {"model": score[at], "length": length[at]}
+        return {
+            "n": int(at.sum()),
+            "shares": [round(float((required[at] == k).mean()), 3) for k in range(len(Tier))],
+            **{name: _agreement(values, real.p_small[at], required[at]) for name, values in scores.items()},
+        }
+
+    names = np.unique(real.datasets)
+    return {"all": of(np.ones(len(score), bool)), **{str(name): of(real.datasets == name) for name in names}}
+
+
+MAX_ROWS = 700
+"""A data set's weight among the real requests is that of so many at most, so that no source decides alone."""
+
+
+def points_on_real_requests(real: RealRequests, unfolded: Unfolded, points: Points) -> dict[str, Any]:
+    """What each operating point does to them, and always taking one tier: `below` is the share of requests whose answer
+    is worse than the top tier's, as rated, with its 95 % interval; `cost` that of always taking the top tier being 1.
+
+    The model may have seen some of them.
+    """
+    targets = np.stack([real.p_small, real.p_mid - real.p_small, 1 - real.p_mid], axis=1)
+    _, at, n = np.unique(real.datasets, return_inverse=True, return_counts=True)
+    weights = np.minimum(1, MAX_ROWS / n[at])
+    price = np.array(fit.RELATIVE_PRICE) / fit.RELATIVE_PRICE[-1]
+    chosen = {name: np.array(unfolded.route(real.texts, levels)) for name, levels in thresholds_of(points).items()}
+    chosen |= {f"always {tier}": np.full(len(at), k) for k, tier in enumerate(Tier)}
+    report = {}
+    for name, tiers in chosen.items():
+        below = fit.p_below(tiers, targets)
+        report[name] = {
+            "below": round(float(np.average(below, weights=weights)), 4),
+            "interval": fit.interval(below, weights),
+            "cost": round(float(np.average(price[tiers], weights=weights)), 4),
+            "shares": [round(float(np.average(tiers == k, weights=weights)), 4) for k in range(len(Tier))],
+        }
+    return report
+
+
+def left_out_score(real: RealRequests, rows: Rows, x: sparse.csr_matrix, unfolded: Unfolded) -> Array:
+    """1 - P(simple suffices) of each request, by a fit that saw nothing of its family of data sets.
+
+    `x` are the features of `rows`, what `unfolded` was fitted on; it serves for families that are not among them.
+    """
+    seen = corpora.family_of(rows.datasets)
+    score = np.empty(len(real.texts))
+    for family in np.unique(real.families):
+        model, kept = unfolded.classifier, seen != family
+        if not kept.all():
+            model = fit.fit_with(model.calibration, x[kept], rows.select(kept))
+        at = np.flatnonzero(real.families == family)
+        features = unfolded.embedding.features([real.texts[i] for i in at])
+        score[at] = 1 - model.p_suffices(features)[:, 0]
+    return score
+
+
+def _agreement(score: Array, p_small: Array, required: Ints) -> dict[str, float | None]:
+    counts = np.bincount(required, minlength=len(Tier))
+    chosen = np.empty(len(score), int)
+    chosen[np.argsort(score, kind="stable")] = np.repeat(range(len(Tier)), counts)
+    return {
+        "spearman": round(float(stats.spearmanr(score, 1 - p_small)[0]), 3),
+        "auc": round(auc(score, required), 3) if counts[0] and counts[-1] else None,
+        "accuracy": round(float((chosen == required).mean()), 3),
+    }
 
 
 def calibration_report(p_suffices: Array, required: Ints, weights: Array) -> dict[str, Any]:
