@@ -15,15 +15,7 @@ PATHS = {"messages": "/v1/messages", "chat": "/v1/chat/completions", "responses"
 RELAYED = (*PATHS.values(), "/v1/messages/count_tokens", "/v1/responses/input_tokens")
 OTHERS = (
     *RELAYED[3:],
-    "/v1/feedback",
-    "/v1/models",
-    "/v1/models/auto",
-    "/healthz",
-    "/readyz",
-    "/metrics",
-    "/api/hello",
-    "/v1",
-    "/",
+    *("/v1/feedback", "/v1/models", "/v1/models/auto", "/healthz", "/readyz", "/metrics", "/api/hello", "/v1", "/"),
 )
 MODELS = ("auto", "auto", "auto:economy", "auto:quality", "auto:none", "auto:", "simple", "complex", "gpt-6-luna", "x")
 RAW = "\x00raw:"  # a string that is replaced by what follows, after the rest has become JSON
