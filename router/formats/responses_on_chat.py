@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from router.errors import RequestError
+from router.formats.messages_chat_replies import to_chat_usage
 from router.types import Body
 
 _SAME = ("model", "temperature", "top_p", "stream", "parallel_tool_calls", "service_tier", "safety_identifier", "user")
@@ -274,15 +275,11 @@ def _end(stop: str | None) -> dict[str, Any]:
 
 
 def _usage(usage: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if not usage:
-        return None
-    read, written = usage.get("cache_read_input_tokens") or 0, usage.get("cache_creation_input_tokens") or 0
-    total, output = (usage.get("input_tokens") or 0) + read + written, usage.get("output_tokens") or 0
-    thinking = (usage.get("output_tokens_details") or {}).get("thinking_tokens") or 0
-    return {
-        "input_tokens": total,
-        "input_tokens_details": {"cached_tokens": read, "cache_write_tokens": written},
-        "output_tokens": output,
-        "output_tokens_details": {"reasoning_tokens": thinking},
-        "total_tokens": total + output,
+    chat = to_chat_usage(usage)
+    return chat and {
+        "input_tokens": chat["prompt_tokens"],
+        "input_tokens_details": chat["prompt_tokens_details"],
+        "output_tokens": chat["completion_tokens"],
+        "output_tokens_details": chat["completion_tokens_details"],
+        "total_tokens": chat["total_tokens"],
     }
