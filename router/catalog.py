@@ -15,6 +15,8 @@ from typing import Any, Literal
 import msgspec
 
 from router.errors import CatalogError
+from router.prices import FIGURES, Modifiers, in_force
+from router.prices import Price as Price
 from router.types import Api, Tier
 
 COMPATIBLE = "openai-compatible"
@@ -54,24 +56,9 @@ PROVIDERS: Mapping[str, Provider] = {
 
 DEFAULT_FLEET = "claude"
 
-MAX_PRICE_AGE_DAYS = 60
-
-
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 EFFORTS: tuple[Effort, ...] = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """Reasoning efforts from none to most: OpenAI's names; Anthropic has low to max of them."""
-
-
-class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"from_": "from"}):
-    """USD per million tokens from a day on and above a number of input tokens; None: not sold, so unknown."""
-
-    input: Decimal | None = None
-    output: Decimal | None = None
-    cache_read: Decimal | None = None
-    cache_write_short: Decimal | None = None
-    cache_write_long: Decimal | None = None
-    from_: dt.date = dt.date.min
-    above_input_tokens: int = 0
 
 
 class Dialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -130,19 +117,16 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     aliases: tuple[str, ...] = ()
     retires: dt.date | None = None
     retires_not_before: dt.date | None = None
+    modifiers: Modifiers = Modifiers()
 
     def price(self, on: dt.date, input_tokens: int) -> Price:
         """The price of a request of `input_tokens` on a day (UTC): the newest row in force, then the highest step.
 
         Raises CatalogError when no row is in force yet.
         """
-        only = self.prices[0] if len(self.prices) == 1 else None
-        if only is not None and only.from_ <= on and not only.above_input_tokens:
-            return only  # six prices are asked for in a call, and most models have one
-        in_force = [p for p in self.prices if p.from_ <= on and p.above_input_tokens < max(input_tokens, 1)]
-        if not in_force:
+        if (price := in_force(self.prices, on, input_tokens)) is None:
             raise CatalogError(f"model {self.id!r} has no price in force on {on}; add a row with an earlier `from`")
-        return max(in_force, key=lambda p: (p.from_, p.above_input_tokens))
+        return price
 
     def estimate_tokens(self, n_chars: int) -> int:
         """Tokens in `n_chars` characters of text: an estimate for planning, never for a bill."""
@@ -150,44 +134,112 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CustomModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model of the user's own behind any OpenAI-compatible base URL: `[models.my-llama]` in the settings.
+    """`[models.NAME]` of the settings: a model of the user's own, or what they change of one in the catalog.
 
-    The table's name is the one that the server knows. Without `price` its cost is unknown, never zero;
-    for one that costs nothing say so: `price = { input = "0", output = "0" }`. Images and tools are off until declared:
-    a model that ignores them would fail quietly.
+    - NAME is in the catalog: what is given here holds instead: another price, a private deployment, a longer window.
+    - `like` names a model of the catalog: a new one of the same provider, with its dialect, cache rules and window.
+    - else: one behind any OpenAI-compatible address, which NAME is known by there; it needs `base_url` and
+      `context_tokens`. Images and tools are off until declared: a model that ignores them would fail quietly.
+
+    `price` replaces all rows; cache figures that it leaves out keep their ratio to the input price. `discount` is a
+    share off every figure (0.15 is 15 %; 0 beside `like` is the same price). Without either a new model's cost is
+    unknown, never zero; for one that costs nothing say so: `price = { input = "0", output = "0" }`.
     """
 
-    base_url: str
-    context_tokens: int
+    like: str | None = None
+    base_url: str | None = None
+    context_tokens: int | None = None
     api_key_env: str | None = None
-    price: Price | None = None
-    vision: bool = False
-    tools: bool = False
+    price: Price | tuple[Price, ...] | None = None
+    discount: Decimal | None = None
+    modifiers: Modifiers | None = None
+    vision: bool | None = None
+    tools: bool | None = None
     max_output_tokens: int | None = None
-    chars_per_token: float = 3.5
+    chars_per_token: float | None = None
     aliases: tuple[str, ...] = ()
-    dialect: Dialect = Dialect()
+    dialect: Dialect | None = None
 
-    def named(self, name: str) -> Model:
-        """The catalog's entry for it. Nothing is assumed of its cache."""
-        return Model(
-            id=name,
-            provider=COMPATIBLE,
-            context_tokens=self.context_tokens,
-            chars_per_token=self.chars_per_token,
-            cache_min_tokens=sys.maxsize,
-            ttl_short_s=0,
-            prices=(self.price or Price(),),
+    def named(self, name: str, models: Mapping[str, Model]) -> Model:
+        """The catalog's entry for it; `models` are those known so far. Raises CatalogError for what does not fit."""
+        known = models.get(name)
+        if self.like is not None and known is not None:
+            raise CatalogError(f"{known.id!r} is in the catalog already, so `like` says nothing")
+        if self.like is not None and self.like not in models:
+            raise CatalogError(f"like = {self.like!r} is not in the catalog; {nearest(self.like, models)}")
+        base = known or models.get(self.like or "")
+        given = {
+            field: value
+            for field in (
+                "base_url",
+                "context_tokens",
+                "api_key_env",
+                "vision",
+                "tools",
+                "max_output_tokens",
+                "dialect",
+            )
+            if (value := getattr(self, field)) is not None
+        }
+        if self.chars_per_token is not None:
+            given["chars_per_token"] = self.chars_per_token
+        if base is None:
+            if self.base_url is None or self.context_tokens is None:
+                raise CatalogError("it is not in the catalog, so it needs base_url and context_tokens, or like = MODEL")
+            base = _unknown_model(name)
+        aliases = (*base.aliases, *self.aliases) if known else self.aliases
+        prices = self._prices(base, is_new=known is None)
+        less = 1 - (self.discount or Decimal(0))
+        modifiers = base.modifiers.discounted(less) if self.discount else base.modifiers
+        return msgspec.structs.replace(
+            base,
+            **given,
+            id=base.id if known else name,
+            prices=prices,
+            modifiers=modifiers.overlaid(self.modifiers) if self.modifiers else modifiers,
+            aliases=aliases,
+            retires=base.retires if known else None,
+            retires_not_before=base.retires_not_before if known else None,
             source="settings",
             checked=dt.date.max,
-            dialect=self.dialect,
-            max_output_tokens=self.max_output_tokens,
-            base_url=self.base_url,
-            api_key_env=self.api_key_env,
-            vision=self.vision,
-            tools=self.tools,
-            aliases=self.aliases,
         )
+
+    def _prices(self, base: Model, *, is_new: bool) -> tuple[Price, ...]:
+        if self.discount is not None:
+            if self.price is not None or not 0 <= self.discount < 1:
+                raise CatalogError(
+                    f"discount = {self.discount} beside price; give one"
+                    if self.price is not None
+                    else f"discount = {self.discount}, expected a share from 0 up to 1, such as 0.15"
+                )
+            return tuple(price.times(1 - self.discount) for price in base.prices)
+        if self.price is None:
+            return (Price(),) if is_new else base.prices
+        rows = self.price if isinstance(self.price, tuple) else (self.price,)
+        if not rows or any((getattr(row, figure) or 0) < 0 for row in rows for figure in FIGURES):
+            raise CatalogError("price is empty or negative; expected USD per million tokens")
+        if base.provider == COMPATIBLE:
+            return rows
+        if any(row.input is None or row.output is None for row in rows):
+            raise CatalogError("price needs input and output, USD per million tokens")
+        return tuple(row.completed(base.prices[-1]) for row in rows)
+
+
+def _unknown_model(name: str) -> Model:
+    """A model of which only its address is known; nothing is assumed of its cache, and it has no price."""
+    return Model(
+        id=name,
+        provider=COMPATIBLE,
+        context_tokens=0,
+        chars_per_token=3.5,
+        cache_min_tokens=sys.maxsize,
+        ttl_short_s=0,
+        prices=(Price(),),
+        source="settings",
+        checked=dt.date.max,
+        vision=False,
+        tools=False,
+    )
 
 
 class Fleet(msgspec.Struct, frozen=True):
@@ -240,29 +292,27 @@ class Catalog:
     def fleet(self, name: str) -> Fleet:
         """The fleet of that name. Raises CatalogError, naming the nearest known one."""
         if name not in self.fleets:
-            raise CatalogError(f"unknown fleet {name!r}; {_known(name, self.fleets)}")
+            raise CatalogError(f"unknown fleet {name!r}; {nearest(name, self.fleets)}")
         return self.fleets[name]
 
     def extended(
         self, fleets: Mapping[str, Mapping[Tier, str]], models: Mapping[str, Mapping[str, Any]] | None = None
     ) -> Catalog:
-        """This catalog with more fleets and models (tables of `CustomModel`), for example those of the settings file.
+        """This catalog with the fleets and models of the settings file: tables of `CustomModel`.
 
-        Raises CatalogError, naming the model or fleet, for a wrong table, and for the name of a model that is known:
-        its prices and rules would then be somebody else's.
+        Raises CatalogError, naming the model or fleet, for a wrong table.
         """
         named = {n: {t: m.id for t, m in f.models.items()} for n, f in self.fleets.items()}
-        known = list({m.id: m for m in self.models.values()}.values())
+        known = {m.id: m for m in self.models.values()}
         for name, table in (models or {}).items():
-            if name in self.models:
-                raise CatalogError(f"the model {name!r} is in the catalog already; give yours another name or an alias")
             try:
-                known.append(msgspec.convert(table, CustomModel).named(name))
-            except msgspec.ValidationError as exc:
-                raise CatalogError(
-                    f"[models.{name}]: {exc}; it takes {', '.join(CustomModel.__struct_fields__)}"
-                ) from exc
-        return Catalog(known, {**named, **fleets})
+                by_name = {n: m for m in known.values() for n in (m.id, *m.aliases)}
+                model = msgspec.convert(table, CustomModel).named(name, by_name)
+            except (msgspec.ValidationError, CatalogError) as exc:
+                fields = ", ".join(CustomModel.__struct_fields__)
+                raise CatalogError(f"[models.{name}]: {exc}; it takes {fields}") from exc
+            known[model.id] = model
+        return Catalog(list(known.values()), {**named, **fleets})
 
     def _fleet(self, name: str, tiers: Mapping[Tier, str]) -> Fleet:
         models: dict[Tier, Model] = {}
@@ -272,7 +322,7 @@ class Catalog:
             model = self.find(tiers[tier])
             if model is None:
                 raise CatalogError(
-                    f"fleet {name!r} names the unknown model {tiers[tier]!r}; {_known(tiers[tier], self.models)}"
+                    f"fleet {name!r} names the unknown model {tiers[tier]!r}; {nearest(tiers[tier], self.models)}"
                 )
             models[tier] = model
         if Tier.COMPLEX not in models:
@@ -297,82 +347,36 @@ def configured(fleets: Mapping[str, Mapping[Tier, str]], models: Mapping[str, Ma
 
 
 def parse(text: str) -> Catalog:
-    """A catalog from TOML; a model names its dialect. Raises CatalogError with the place of the first mistake."""
+    """A catalog from TOML; a model names its dialect and, if it has any, its modifiers.
+
+    Raises CatalogError with the place of the first mistake.
+    """
     try:
-        file = msgspec.convert(_with_dialects(tomllib.loads(text)), _File)
+        file = msgspec.convert(_with_sets(tomllib.loads(text)), _File)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as exc:
         raise CatalogError(f"malformed catalog: {exc}") from exc
     for model in file.models:
-        if model.source not in file.sources:
-            raise CatalogError(
-                f"model {model.id!r} cites the source {model.source!r}; {_known(model.source, file.sources)}"
-            )
+        for source in {model.source, model.modifiers.source} - {"settings"}:
+            if source not in file.sources:
+                raise CatalogError(f"model {model.id!r} cites the source {source!r}; {nearest(source, file.sources)}")
     return Catalog(file.models, file.fleets)
 
 
-def _with_dialects(file: dict[str, Any]) -> dict[str, Any]:
-    dialects = file.pop("dialects", {})
-    for model in file.get("models", ()):
-        name = model.get("dialect")
-        if name not in dialects:
-            raise CatalogError(f"model {model.get('id')!r} names the dialect {name!r}; {_known(str(name), dialects)}")
-        model["dialect"] = dialects[name]
+def _with_sets(file: dict[str, Any]) -> dict[str, Any]:
+    """The file with each model's dialect and modifiers in the place of their names."""
+    for field, sets in (("dialect", file.pop("dialects", {})), ("modifiers", file.pop("modifiers", {}))):
+        for model in file.get("models", ()):
+            name = model.get(field)
+            if name is None and field == "modifiers":
+                continue
+            if name not in sets:
+                said = f"names the {field} {name!r}; {nearest(str(name), sets)}"
+                raise CatalogError(f"model {model.get('id')!r} {said}")
+            model[field] = sets[name]
     return file
 
 
-class CatalogFinding(msgspec.Struct, frozen=True):
-    """Something to look at in the catalog before its prices are relied on."""
-
-    model: str
-    problem: str
-
-
-def review(models: Catalog, today: dt.date) -> list[CatalogFinding]:
-    """What is doubtful: prices not looked at for 60 days, retired models, other prices than genai-prices says.
-
-    genai-prices (https://github.com/pydantic/genai-prices) is kept independently. Raises CatalogError when it is not
-    installed.
-    """
-    findings = []
-    for model in {m.id: m for m in models.models.values()}.values():
-        age = (today - model.checked).days
-        if age > MAX_PRICE_AGE_DAYS:
-            findings.append(
-                CatalogFinding(model.id, f"prices were checked {age} days ago, on {model.checked}: look again")
-            )
-        if model.retires is not None and model.retires <= today:
-            findings.append(CatalogFinding(model.id, f"retired on {model.retires}: take it out of the fleets"))
-        findings += [CatalogFinding(model.id, problem) for problem in _disagreements(model, today)]
-    return findings
-
-
-def _disagreements(model: Model, today: dt.date) -> list[str]:
-    try:
-        from genai_prices import data_snapshot
-    except ImportError as exc:
-        raise CatalogError("genai-prices is not installed; pip install genai-prices, then check again") from exc
-    provider = {"gemini": "google"}.get(model.provider, model.provider)
-    listed = next(p for p in data_snapshot.get_snapshot().providers if p.id == provider)
-    theirs = next((m for m in listed.models if m.id == model.id), None)
-    if theirs is None:
-        return ["genai-prices does not have it: nothing to compare with"]
-    other = theirs.get_prices(dt.datetime.combine(today, dt.time(), dt.UTC))
-    ours = model.price(today, 1)
-    pairs = {
-        "input": other.input_mtok,
-        "output": other.output_mtok,
-        "cache_read": other.cache_read_mtok,
-    }
-    if model.provider == "anthropic":  # it lists no writes, or not every lifetime, for the others
-        pairs |= {"cache_write_short": other.cache_write_mtok, "cache_write_long": other.cache_write_1h_mtok}
-    bases = {name: getattr(value, "base", value) for name, value in pairs.items()}  # a tiered price has a base
-    return [
-        f"{name} is {getattr(ours, name)} here and {value} in genai-prices, USD per million tokens"
-        for name, value in bases.items()
-        if value != getattr(ours, name)
-    ]
-
-
-def _known(name: str, names: Mapping[str, Any]) -> str:
+def nearest(name: str, names: Mapping[str, Any]) -> str:
+    """What to say of a name that is unknown: the nearest known one, else all of them."""
     near = get_close_matches(name, names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(names))}"

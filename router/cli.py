@@ -17,6 +17,7 @@ import msgspec
 
 from router import demo as demos
 from router.catalog import PROVIDERS
+from router.catalog_commands import catalog
 from router.engine import Router
 from router.errors import ClientError, RequestError, TierwiseError
 from router.options_cli import fleet_option, json_option, point_option, show_progress
@@ -74,6 +75,9 @@ def cli() -> None:
       tierwise ask "What is the capital of Peru?"
       tierwise demo
     """
+
+
+cli.add_command(catalog)
 
 
 @cli.command()

@@ -262,6 +262,11 @@ class Usage(msgspec.Struct, frozen=True):
 
     `reported` is False when the provider's reply held no usage: the counts are then estimated, or all 0 and mean
     nothing (`is_known`). `is_batch`: it came in a batch, at half the price.
+
+    What else a bill holds: `service_tier`, `speed` and `geo` as the provider names them, "" where it does not say;
+    `calls` are (server tool, times); `parts` are billed beside the counts here, which are those of the answer.
+    `unpriced` names what has a price that no count tells, so that the sum is unknown; `remarks` say how odd counts were
+    read; `unknown_fields` are fields of the provider's usage that hold a number and that nobody here knows.
     """
 
     fresh_tokens: int = 0
@@ -271,6 +276,14 @@ class Usage(msgspec.Struct, frozen=True):
     output_tokens: int = 0
     reported: bool = True
     is_batch: bool = False
+    service_tier: str = ""
+    speed: str = ""
+    geo: str = ""
+    calls: tuple[tuple[str, int], ...] = ()
+    parts: tuple[Part, ...] = ()
+    unpriced: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    unknown_fields: tuple[str, ...] = ()
 
     @property
     def is_known(self) -> bool:
@@ -281,6 +294,17 @@ class Usage(msgspec.Struct, frozen=True):
     def input_tokens(self) -> int:
         """All input tokens, however billed."""
         return self.fresh_tokens + self.cache_read_tokens + self.cache_write_short_tokens + self.cache_write_long_tokens
+
+
+class Part(msgspec.Struct, frozen=True):
+    """Tokens of one reply that are billed beside its own: a compaction of the context, an advisor's answer.
+
+    `kind` is the provider's word for it; `model` bills it, "" for the one that answers.
+    """
+
+    kind: str
+    usage: Usage
+    model: str = ""
 
 
 class Record(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Usage x prices -> cost, and the always-top-tier baseline beside it.
+"""The always-top-tier baseline: what the same traffic would have cost.
 
 The baseline is the strongest honest one: the same tokens on the fleet's top model with prompt caching, its cache
 warm or cold by its own history, at whichever TTL is cheaper over all calls. Output is assumed equally long on every
@@ -8,41 +8,19 @@ older cheap tier is understated rather than overstated.
 
 from __future__ import annotations
 
-import datetime as dt
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
+import msgspec
+
+from router.accounts.bill import Find, bill
+from router.accounts.bill import cost as cost
 from router.catalog import Model, day
+from router.prices import BATCH_FACTOR as BATCH_FACTOR
 from router.types import Usage
-
-BATCH_FACTOR = Decimal("0.5")
-"""What a batch costs, caches included: https://platform.claude.com/docs/en/build-with-claude/batch-processing and
-https://developers.openai.com/api/docs/guides/batch, 2026-11-25."""
-
-_MTOK = Decimal(1_000_000)
-
-
-def cost(usage: Usage, model: Model | None, on: dt.date) -> Decimal | None:
-    """USD for one reply; None (unknown) without usage, for an unknown model, or where a needed price is not known."""
-    if model is None or not usage.is_known:
-        return None
-    price = model.price(on, usage.input_tokens)
-    parts = (
-        (usage.fresh_tokens, price.input),
-        (usage.cache_read_tokens, price.cache_read),
-        (usage.cache_write_short_tokens, price.cache_write_short),
-        (usage.cache_write_long_tokens, price.cache_write_long),
-        (usage.output_tokens, price.output),
-    )
-    total = Decimal(0)
-    for n_tokens, usd_per_mtok in parts:
-        if n_tokens and usd_per_mtok is None:
-            return None
-        total += n_tokens * (usd_per_mtok or Decimal(0))
-    return total / _MTOK * (BATCH_FACTOR if usage.is_batch else 1)
 
 
 @dataclass(slots=True)
@@ -79,30 +57,36 @@ class Baseline:
         *,
         conversation: str = "",
         known_tokens: int = 0,
+        answered: Model | None = None,
+        find: Find | None = None,
     ) -> Decimal | None:
         """USD by which this call raises the baseline: over any run of calls these sum to the cheapest way's total.
 
         `prefix_tokens` of the call's input could be cached under `prefix_key`, `known_tokens` of it were in the last
-        request of `conversation`; `at_s` is when the request started.
+        request of `conversation`; `at_s` is when the request started. Tier, speed, place, batch, tools and parts are
+        the call's, priced as on `answered` (the model that did) where this one has no price for them.
         """
         if not usage.is_known:
             return None
         on = day(at_s)
         with self._lock:
             if usage.input_tokens < self.model.cache_min_tokens:  # the same every way
-                usd = cost(self._billed(self._arms[0], usage, 0, 0), self.model, on)
+                usd = bill(self._billed(self._arms[0], usage, 0, 0), self.model, on, find, instead_of=answered).usd
                 for arm in self._arms:
                     arm.total_usd += usd or Decimal(0)
                 return usd
             before = min(arm.total_usd for arm in self._arms)
+            added = []
             for arm in self._arms:
                 if arm.has_tail and conversation:
                     counted = self._whole(arm, usage, (prefix_key, prefix_tokens), at_s, conversation, known_tokens)
                 else:
                     counted = self._counterfactual(arm, usage, prefix_key, prefix_tokens, at_s)
-                usd = cost(counted, self.model, on)
+                usd = bill(counted, self.model, on, find, instead_of=answered).usd
                 if usd is None:
                     return None
+                added.append(usd)
+            for arm, usd in zip(self._arms, added, strict=True):
                 arm.total_usd += usd
             return min(arm.total_usd for arm in self._arms) - before
 
@@ -140,11 +124,10 @@ class Baseline:
 
     def _billed(self, arm: _Arm, usage: Usage, read: int, written: int) -> Usage:
         free_writes = self.model.prices[0].cache_write_short is None
-        return Usage(
+        return msgspec.structs.replace(
+            usage,
             fresh_tokens=usage.input_tokens - read - (0 if free_writes else written),
             cache_read_tokens=read,
             cache_write_short_tokens=written if arm.ttl == "short" and not free_writes else 0,
             cache_write_long_tokens=written if arm.ttl == "long" else 0,
-            output_tokens=usage.output_tokens,
-            is_batch=usage.is_batch,
         )

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from router.classifier.pointer import Feedback
-from router.types import Record
+from router.types import Record, Usage
 
 PICO = Decimal(10) ** 12  # SQL sums integers exactly; every price is a multiple of 1e-10 USD a token
+
+COUNTS = ("fresh_tokens", "cache_read_tokens", "cache_write_short_tokens", "cache_write_long_tokens", "output_tokens")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
@@ -35,6 +37,7 @@ _ADDED = {
     "conversation": "TEXT NOT NULL DEFAULT ''",
     "request_id": "TEXT",
     "key": "TEXT",
+    "modifiers": "TEXT NOT NULL DEFAULT '{}'",
 }
 _INDEXES = """
 CREATE INDEX IF NOT EXISTS records_conversation ON records (conversation) WHERE conversation != '';
@@ -59,7 +62,7 @@ class Ledger:
 
     def write(self, record: Record, request_id: str | None = None, key: str | None = None) -> None:
         """Append one record; a gateway names the request and whose key it came with."""
-        row = (record.at.isoformat(), *columns(record), request_id, key)
+        row = (record.at.isoformat(), *columns(record), request_id, key, modifiers(record.usage))
         with self._lock:
             self._db.execute(f"INSERT INTO records VALUES (NULL{', ?' * len(row)})", row)
 
@@ -144,6 +147,25 @@ def columns(record: Record) -> tuple[Any, ...]:
         record.artifact,
         record.conversation,
     )
+
+
+def modifiers(usage: Usage) -> str:
+    """What a bill holds beside its counts, as a JSON object: only what is there."""
+    given = {
+        "batch": usage.is_batch,
+        "service_tier": usage.service_tier,
+        "speed": usage.speed,
+        "geo": usage.geo,
+        "calls": dict(usage.calls),
+        "parts": [{"kind": p.kind, "model": p.model, **_counts(p.usage)} for p in usage.parts],
+        "unpriced": usage.unpriced,
+        "unknown_fields": usage.unknown_fields,
+    }
+    return json.dumps({name: value for name, value in given.items() if value})
+
+
+def _counts(usage: Usage) -> dict[str, int]:
+    return {name: n for name in COUNTS if (n := getattr(usage, name))}
 
 
 def picousd(usd: Decimal | None) -> int | None:

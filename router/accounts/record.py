@@ -5,15 +5,26 @@ from __future__ import annotations
 import datetime as dt
 from decimal import Decimal
 
-from router.accounts.baseline import Baseline, cost
+import msgspec
+
+from router.accounts.baseline import Baseline
+from router.accounts.bill import bill
 from router.accounts.ledger import Ledger
 from router.cache import breakpoints
 from router.cache.placement import Placement
-from router.catalog import Catalog, Fleet
-from router.types import Plan, Reason, Record, Usage
+from router.catalog import COMPATIBLE, Catalog, Fleet, Model
+from router.prices import Dimension, is_plain
+from router.types import Api, Plan, Reason, Record, Usage
 
 ESTIMATED = "usage estimated: the reply reported none"
 """The note in a record whose counts and cost are estimates."""
+
+_ASKED_BY: dict[Api, tuple[tuple[Dimension, str], ...]] = {
+    Api.MESSAGES: (("speed", "speed"), ("geo", "inference_geo")),
+    Api.CHAT: (("service_tier", "service_tier"),),
+    Api.RESPONSES: (("service_tier", "service_tier"),),
+}
+"""The fields of a request that ask for another price."""
 
 
 class Accounts:
@@ -30,14 +41,16 @@ class Accounts:
         """`Router.record`."""
         decision = plan.decision
         if not usage.reported and reply_chars:
-            usage, notes = self._estimated(plan, reply_chars, usage.is_batch), (*notes, ESTIMATED)
-        if usage.is_batch:
-            notes = (*notes, "batch: half the price")
+            usage, notes = self._estimated(plan, reply_chars, usage), (*notes, ESTIMATED)
+        model = self.catalog.find(decision.model)
+        if usage.is_known:
+            usage = _as_asked(usage, plan, model)
         at = dt.datetime.fromtimestamp(plan.planned_at, dt.UTC)
-        usd = cost(usage, self.catalog.find(decision.model), at.date())
+        billed = bill(usage, model, at.date(), self.catalog.find)
+        usd = billed.usd
         baseline_usd = None
         if decision.reason is not Reason.EXPLICIT_MODEL:
-            baseline_usd = self._baseline(plan, usage)
+            baseline_usd = self._baseline(plan, usage, model)
             self.placement.remember(plan, usage)
         record = Record(
             at=at,
@@ -50,7 +63,7 @@ class Accounts:
             baseline_model=None if decision.reason is Reason.EXPLICIT_MODEL else self.fleet.top.id,
             baseline_cost_usd=baseline_usd,
             saved_usd=None if usd is None or baseline_usd is None else baseline_usd - usd,
-            notes=decision.notes + notes,
+            notes=(*decision.notes, *notes, *billed.notes),
             artifact=decision.artifact,
             conversation=decision.conversation,
         )
@@ -58,23 +71,30 @@ class Accounts:
             self.store.write(record)
         return record
 
-    def _estimated(self, plan: Plan, reply_chars: int, is_batch: bool) -> Usage:
+    def _estimated(self, plan: Plan, reply_chars: int, usage: Usage) -> Usage:
         """Usage by the length of body and reply; all input as fresh, for nothing says that any was read from a cache.
 
         What cannot be seen is not in it: images, and reasoning that the provider keeps to itself.
         """
         model = self.catalog.find(plan.decision.model)
         if model is None:
-            return Usage(reported=False, is_batch=is_batch)
+            return usage
         prefix = plan.route.prefix if plan.route else breakpoints.read_prefix(plan.body, plan.api)
         rate = self.placement.tokens_per_unit(model, prefix)
         n_input, n_output = round(prefix.size * rate), max(round(reply_chars * rate), 1)
-        return Usage(fresh_tokens=n_input, output_tokens=n_output, reported=False, is_batch=is_batch)
+        return msgspec.structs.replace(usage, fresh_tokens=n_input, output_tokens=n_output)
 
-    def _baseline(self, plan: Plan, usage: Usage) -> Decimal | None:
+    def _baseline(self, plan: Plan, usage: Usage, answered: Model | None) -> Decimal | None:
         """What the call adds to the baseline: the shares of its prompt that could be cached, in the tokens billed."""
         if (route := plan.route) is None or not route.prefix.size:
-            return self.baseline.cost(usage, plan.cache.prefix_key, plan.cache.prefix_tokens, plan.planned_at)
+            return self.baseline.cost(
+                usage,
+                plan.cache.prefix_key,
+                plan.cache.prefix_tokens,
+                plan.planned_at,
+                answered=answered,
+                find=self.catalog.find,
+            )
         prefix, total = route.prefix, usage.input_tokens
         known = prefix.units[route.n_known - 1] if route.n_known else 0
         return self.baseline.cost(
@@ -84,4 +104,25 @@ class Accounts:
             plan.planned_at,
             conversation=route.conversation,
             known_tokens=int(total * known / prefix.size),
+            answered=answered,
+            find=self.catalog.find,
         )
+
+
+def _as_asked(usage: Usage, plan: Plan, model: Model | None) -> Usage:
+    """Usage with the tier, speed and place that were asked for, where the reply does not say which it was given.
+
+    OpenAI and Anthropic do say. A server of the user's own that does not has not heard of it, unless its settings have.
+    """
+    given: dict[str, str] = {}
+    remarks = []
+    for dimension, field in _ASKED_BY[plan.api]:
+        asked = plan.body.get(field)
+        if not isinstance(asked, str) or is_plain(dimension, asked) or getattr(usage, dimension):
+            continue
+        own = model is not None and model.provider == COMPATIBLE and model.modifiers.find(dimension, asked) is None
+        if not own:
+            given[dimension] = asked
+        how = "left out" if own else "as asked"
+        remarks.append(f"{dimension} {asked} {how}: the reply does not say")
+    return msgspec.structs.replace(usage, **given, remarks=(*usage.remarks, *remarks)) if remarks else usage

@@ -1,8 +1,8 @@
 """Provider replies and stream events -> Usage.
 
-Anthropic's `input_tokens` EXCLUDES cache reads and writes; OpenAI's `prompt_tokens` / `input_tokens` INCLUDE them.
-Sources: the types of anthropic 2.12 (types/usage.py, message_delta_usage.py) and openai 3.54
-(types/completion_usage.py, responses/response_usage.py), 2026-11-22.
+Anthropic's `input_tokens` EXCLUDES cache reads and writes; OpenAI's `prompt_tokens` / `input_tokens` INCLUDE them, but
+some servers in OpenAI's format leave them out. Sources: the types of anthropic 2.14 (types/usage.py,
+message_delta_usage.py) and openai 3.57 (types/completion_usage.py, responses/response_usage.py), 2026-11-26.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ from typing import Any
 
 import msgspec
 
+from router.formats import extras
+from router.prices import region_of
 from router.types import Api, Usage
 
 UNREPORTED = Usage(reported=False)
+
+_MOST_TOKENS = 10**12
 
 _SAID = (
     *("choices", "message", "content", "output", "summary", "tool_calls", "function"),
@@ -30,10 +34,13 @@ def read_usage(reply: Any, api: Api, *, is_batch: bool = False) -> Usage:
 
     Anthropic's usage says itself that it is a batch's (`service_tier`), OpenAI's does not.
     """
-    usage = _get(reply, "usage")
-    found = _normalised(usage, api)
-    is_batch = is_batch or _get(usage, "service_tier") == "batch"
-    return msgspec.structs.replace(found, is_batch=True) if is_batch else found
+    return _whole(extras.fields(_get(reply, "usage")), api, extras.beside(reply, api), is_batch=is_batch)
+
+
+def located(usage: Usage, url: str) -> Usage:
+    """The same usage with the place that the provider's address stands for, where the reply names none."""
+    region = "" if usage.geo else region_of(url)
+    return msgspec.structs.replace(usage, geo=region) if region else usage
 
 
 def read_batch_usage(row: Any) -> Usage:
@@ -66,65 +73,153 @@ class Meter:
     def __init__(self, api: Api) -> None:
         self.n_chars = 0
         self._api = api
-        self._start: Any = None
-        self._last: Any = None
+        self._usage: dict[str, Any] = {}
+        self._beside: dict[str, Any] = {}
 
     def add(self, event: Any) -> None:
         """Take in one event, an SDK object or a dict; events without usage change nothing."""
         if self._api is Api.RESPONSES:
-            self._last = _get(_get(event, "response"), "usage") or self._last
+            if (response := _get(event, "response")) is not None and (usage := _get(response, "usage")) is not None:
+                self._take(usage, extras.beside(response, self._api))
         elif self._api is Api.CHAT:
-            self._last = _get(event, "usage") or self._last
+            self._take(_get(event, "usage"), {})
+            self._chunk(event)
         elif (kind := _get(event, "type")) == "message_start":
-            self._start = _get(_get(event, "message"), "usage")
+            self._take(_get(_get(event, "message"), "usage"), {})
         elif kind == "message_delta":  # other events lack it, and asking an SDK's object for what it lacks takes 4 us
-            self._last = _get(event, "usage") or self._last
-        if self._start is None:
+            self._take(_get(event, "usage"), extras.beside(_get(event, "delta"), self._api))
+        if self._api is not Api.MESSAGES or not self._usage:
             self.n_chars += _streamed(event, self._api)
 
     def usage(self) -> Usage:
-        """The stream's usage. Anthropic's deltas are cumulative and lack the 5m / 1h split, which the start has."""
-        if self._start is None:
-            return _normalised(self._last, self._api)
-        merged = {
-            name: _get(self._last, name) if _get(self._last, name) is not None else _get(self._start, name)
-            for name in (
-                "input_tokens",
-                "output_tokens",
-                "cache_read_input_tokens",
-                "cache_creation_input_tokens",
-            )
-        }
-        return _normalised({**merged, "cache_creation": _get(self._start, "cache_creation")}, self._api)
+        """The stream's usage. Events are cumulative, and a later one may leave out or set to 0 what an earlier said."""
+        return _whole(self._usage, self._api, self._beside)
+
+    def _take(self, usage: Any, beside: dict[str, Any]) -> None:
+        said = extras.fields(usage)
+        if said:
+            self._usage = extras.merged(self._usage, extras.plain(said))
+        self._beside.update(beside)
+
+    def _chunk(self, chunk: Any) -> None:
+        """What a chunk of Chat Completions says outside its usage."""
+        if isinstance(tier := _get(chunk, "service_tier"), str):
+            self._beside["service_tier"] = tier
+        if "unpriced" not in self._beside and extras.cites_the_web(chunk):
+            self._beside["unpriced"] = (extras.SEARCHES,)
 
 
-def _normalised(usage: Any, api: Api) -> Usage:
-    if usage is None or isinstance(usage, str | int | float | list):
-        return UNREPORTED
+def _whole(usage: Mapping[str, Any], api: Api, beside: dict[str, Any], *, is_batch: bool = False) -> Usage:
+    """Usage from a provider's, and from what the reply says beside it."""
+    if not usage:
+        return msgspec.structs.replace(UNREPORTED, is_batch=is_batch, **beside) if is_batch or beside else UNREPORTED
     try:
-        return _anthropic(usage) if api is Api.MESSAGES else _openai(usage, api)
-    except (ArithmeticError, TypeError, ValueError):  # what it says are no counts
-        return UNREPORTED
-
-
-def _openai(usage: Any, api: Api) -> Usage:
-    prefix = "prompt" if api is Api.CHAT else "input"
-    details = _get(usage, f"{prefix}_tokens_details")
-    cached = _count(details, "cached_tokens")
-    written = _count(details, "cache_write_tokens")
-    long = min(_count(_get(details, "cache_write_tokens_details"), "ttl_12h_tokens"), written)
-    return Usage(
-        fresh_tokens=max(_count(usage, f"{prefix}_tokens") - cached - written, 0),
-        cache_read_tokens=cached,
-        cache_write_short_tokens=written - long,
-        cache_write_long_tokens=long,
-        output_tokens=_count(usage, "completion_tokens" if api is Api.CHAT else "output_tokens"),
+        found = _claude(usage) if api is Api.MESSAGES else _openai(usage, api)
+        unknown = extras.unknown_fields(usage, api)
+    except (ArithmeticError, TypeError, ValueError, RecursionError):  # what it says are no counts
+        return msgspec.structs.replace(UNREPORTED, is_batch=is_batch, **beside) if is_batch or beside else UNREPORTED
+    if not (beside or unknown or is_batch):
+        return found
+    return msgspec.structs.replace(
+        found,
+        is_batch=is_batch or found.is_batch,
+        service_tier=beside.get("service_tier", found.service_tier),
+        calls=beside.get("calls", found.calls),
+        unpriced=(*found.unpriced, *beside.get("unpriced", ())),
+        remarks=(*found.remarks, *beside.get("remarks", ())),
+        unknown_fields=unknown,
     )
 
 
-def _anthropic(usage: Any) -> Usage:
-    written = _count(usage, "cache_creation_input_tokens")
-    long = min(_count(_get(usage, "cache_creation"), "ephemeral_1h_input_tokens"), written)
+def _openai(usage: Mapping[str, Any], api: Api) -> Usage:
+    """Chat Completions' and Responses' usage, and what servers like them say under other names."""
+    prompt_name, answer_name = (
+        ("prompt_tokens", "completion_tokens") if api is Api.CHAT else ("input_tokens", "output_tokens")
+    )
+    details = extras.fields(usage.get(f"{prompt_name}_details"))
+    answer_details = extras.fields(usage.get(f"{answer_name}_details"))
+    prompt, output = _count(usage, prompt_name), _count(usage, answer_name)
+    lifetimes = extras.fields(details.get("cache_write_tokens_details"))
+    long = _count(lifetimes, "ttl_12h_tokens")
+    cached = (
+        _count(details, "cached_tokens")
+        or _count(usage, "cache_read_input_tokens")
+        or _count(usage, "prompt_cache_hit_tokens")
+        or _count(usage, "cached_tokens")
+    )
+    written = max(
+        _count(details, "cache_write_tokens")
+        or _count(details, "cache_creation_tokens")
+        or _count(usage, "cache_creation_input_tokens"),
+        long + _count(lifetimes, "ttl_30m_tokens"),
+    )
+    fresh, surplus, remarks = _fresh(prompt, cached, written, output, _total(usage))
+    if surplus:
+        output += surplus
+        remarks += (f"{surplus} tokens are in the total alone: priced as output, as reasoning is",)
+    heard = ((details, "audio_tokens", "audio input"), (answer_details, "audio_tokens", "audio output"))
+    told = (*heard, (answer_details, "image_tokens", "image output"))
+    return Usage(
+        fresh_tokens=fresh,
+        cache_read_tokens=cached,
+        cache_write_short_tokens=written - min(long, written),
+        cache_write_long_tokens=min(long, written),
+        output_tokens=output,
+        unpriced=tuple(what for where, name, what in told if _count(where, name)),
+        remarks=remarks,
+    )
+
+
+def _fresh(prompt: int, cached: int, written: int, output: int, total: int) -> tuple[int, int, tuple[str, ...]]:
+    """(fresh tokens, tokens that are in the total alone, remarks) of counts in OpenAI's format.
+
+    The prompt includes what the cache gave and took, unless it cannot, or the total says otherwise.
+    """
+    kept = cached + written
+    is_apart = kept > 0 and (
+        max(cached, written) > prompt
+        or (kept > prompt and total != prompt + output)
+        or (total == prompt + kept + output and total != prompt + output)
+    )
+    if is_apart:
+        return prompt, max(total - prompt - kept - output, 0), ("the prompt's count leaves out what was cached",)
+    return max(prompt - kept, 0), max(total - prompt - output, 0), ()
+
+
+def _total(usage: Mapping[str, Any]) -> int:
+    """`total_tokens`, 0 where it is no count: nothing depends on it alone."""
+    total = usage.get("total_tokens")
+    return total if isinstance(total, int) and 0 <= total < _MOST_TOKENS else 0
+
+
+def _claude(usage: Mapping[str, Any]) -> Usage:
+    """A message's usage with all that Anthropic bills beside the counts."""
+    answer = _claude_counts(usage)
+    beside, unpriced = extras.parts(usage, answer, _claude_counts)
+    credit = extras.fields(extras.fields(usage.get("fallback_credit")).get("status")).get("type")
+    if credit == "redeemed":
+        unpriced = (*unpriced, "a fallback credit, which moves writes to the price of reads")
+    tier, speed, geo = (_word(usage, name) for name in ("service_tier", "speed", "inference_geo"))
+    calls = extras.server_tools(usage)
+    if not (beside or unpriced or tier or speed or geo or calls):
+        return answer
+    return msgspec.structs.replace(
+        answer,
+        is_batch=tier == "batch",
+        service_tier="" if tier == "batch" else tier,
+        speed=speed,
+        geo=geo,
+        calls=calls,
+        parts=beside,
+        unpriced=unpriced,
+    )
+
+
+def _claude_counts(usage: Mapping[str, Any]) -> Usage:
+    """The five counts of a message or of one pass of it."""
+    split = extras.fields(usage.get("cache_creation"))
+    long = _count(split, "ephemeral_1h_input_tokens")
+    written = max(_count(usage, "cache_creation_input_tokens"), long + _count(split, "ephemeral_5m_input_tokens"))
     return Usage(
         fresh_tokens=_count(usage, "input_tokens"),
         cache_read_tokens=_count(usage, "cache_read_input_tokens"),
@@ -132,6 +227,11 @@ def _anthropic(usage: Any) -> Usage:
         cache_write_long_tokens=long,
         output_tokens=_count(usage, "output_tokens"),
     )
+
+
+def _word(usage: Mapping[str, Any], name: str) -> str:
+    word = usage.get(name)
+    return word if isinstance(word, str) else ""
 
 
 def _streamed(event: Any, api: Api) -> int:
@@ -170,8 +270,8 @@ def _get(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
 
 
-def _count(value: Any, name: str) -> int:
-    count = int(_get(value, name) or 0)
-    if not 0 <= count < 10**12:
+def _count(value: Mapping[str, Any], name: str) -> int:
+    count = int(value.get(name) or 0)
+    if not 0 <= count < _MOST_TOKENS:
         raise ValueError(f"{name} is {count}")
     return count

@@ -24,6 +24,12 @@ class Metrics:
         self._tokens = Counter("tierwise_tokens", "Tokens billed", ["model", "kind"], registry=registry)
         self._cost = Counter("tierwise_cost_usd", "Cost of routed and named calls", ["model"], registry=registry)
         self._unpriced = Counter("tierwise_unpriced", "Replies of unknown cost", ["model"], registry=registry)
+        self._unknown = Counter(
+            "tierwise_unknown_usage",
+            "Replies whose usage holds a number that nobody here knows",
+            ["model"],
+            registry=registry,
+        )
         self._saved = Gauge("tierwise_saved_usd", "Baseline minus cost since start", registry=registry)
         self._first_byte = Histogram(
             "tierwise_first_byte_seconds",
@@ -75,6 +81,8 @@ class Metrics:
             self._unpriced.labels(model).inc()
         else:
             self._cost.labels(model).inc(float(record.cost_usd))
+        if usage.unknown_fields:
+            self._unknown.labels(model).inc()
         if record.saved_usd is not None:
             self._saved.inc(float(record.saved_usd))
 

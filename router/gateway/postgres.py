@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 import psycopg
 
-from router.accounts.ledger import PICO, columns, picousd
+from router.accounts.ledger import PICO, columns, modifiers, picousd
 from router.classifier.pointer import Feedback
 from router.gateway.store import JournalEntry, Served, Spent, StoreAway, spent_by
 
@@ -37,6 +37,11 @@ DO $$ BEGIN  -- altering locks the table, so only where it is that of an earlier
     ALTER TABLE tierwise_records
       ADD COLUMN artifact TEXT NOT NULL DEFAULT '', ADD COLUMN conversation TEXT NOT NULL DEFAULT '';
   END IF;
+  IF NOT EXISTS (
+    SELECT FROM pg_attribute WHERE attrelid = 'tierwise_records'::regclass AND attname = 'modifiers'
+  ) THEN
+    ALTER TABLE tierwise_records ADD COLUMN modifiers TEXT NOT NULL DEFAULT '{}';
+  END IF;
 END $$;
 CREATE INDEX IF NOT EXISTS tierwise_records_at ON tierwise_records (at);
 CREATE INDEX IF NOT EXISTS tierwise_records_conversation ON tierwise_records (conversation) WHERE conversation != '';
@@ -50,7 +55,7 @@ CREATE TABLE IF NOT EXISTS tierwise_spend (
 """
 _SCHEMA_LOCK = 0x7469657277697365  # any fixed number: replicas that start together create the tables one by one
 
-_INSERT = f"INSERT INTO tierwise_records VALUES (DEFAULT{', %s' * 19}) ON CONFLICT (request_id) DO NOTHING"
+_INSERT = f"INSERT INTO tierwise_records VALUES (DEFAULT{', %s' * 20}) ON CONFLICT (request_id) DO NOTHING"
 
 
 class PostgresStore:
@@ -152,7 +157,7 @@ class PostgresStore:
 def _row(entry: JournalEntry) -> tuple[Any, ...]:
     record = entry.record
     kept = msgspec.structs.replace(record, model=_text(record.model), notes=tuple(map(_text, record.notes)))
-    return (entry.request_id, entry.key, record.at, *columns(kept))
+    return (entry.request_id, entry.key, record.at, *columns(kept), modifiers(record.usage))
 
 
 def _text(value: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
+from router.formats.usage import located
 from router.gateway.admission import Admitted, Endpoint
 from router.gateway.gateway import Gateway
 from router.gateway.store import JournalEntry
@@ -50,7 +51,7 @@ class Settlement:
         try:
             record = self.admitted.router.record(
                 attempts.plan,
-                usage,
+                located(usage, self.admitted.serving.upstream_of(attempts.plan).url),
                 (*attempts.notes, *notes, f"request {self.request_id}", *whose),
                 reply_chars=reply_chars,
             )

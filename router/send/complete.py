@@ -167,7 +167,7 @@ class _Call:
     def completion(self, reply: Any) -> Completion:
         """The answer, accounted for. Raises TierwiseError for a reply that says it failed, which is billed as well."""
         self.attempts.answered()
-        usage = usages.read_usage(reply, self._plan.api)
+        usage = usages.located(usages.read_usage(reply, self._plan.api), str(self.client().base_url))
         record = self.attempts.record(usage, reply_chars=0 if usage.reported else usages.n_chars(reply))
         message = interpreter.reply(reply.to_dict(mode="json"), self._plan.api, Api.MESSAGES)
         content = message["content"]

@@ -270,7 +270,8 @@ class _WrappedCall:
 
     def _record(self, usage: Usage, notes: tuple[str, ...] = (), reply_chars: int = 0) -> None:
         self._finished = True
-        record = self._attempts.record(usage, notes, reply_chars)
+        located = usages.located(usage, str(self._client.base_url))
+        record = self._attempts.record(located, notes, reply_chars)
         self._client.last_record = record or self._client.last_record
 
 

@@ -1,4 +1,4 @@
-"""The commands plan, simulate, lint-prompt and catalog: what would happen to a workload, a trace, a prompt."""
+"""The commands plan, simulate and lint-prompt: what would happen to a workload, a trace, a prompt."""
 
 from __future__ import annotations
 
@@ -137,32 +137,6 @@ def simulate(
         )
     click.echo("\n  read: share of input tokens from cache; below: requests on a tier below the one they need;")
     click.echo("  saved: against the top tier, cached at its better lifetime")
-
-
-@click.group()
-def catalog() -> None:
-    """Models, prices and fleets."""
-
-
-@catalog.command()
-@click.option("--as-of", type=click.DateTime(["%Y-%m-%d"]), help="The day to check for; default: today.")
-@json_option
-def check(as_of: dt.datetime | None, as_json: bool) -> None:
-    """Compare prices with genai-prices; name those not looked at for 60 days and retired models. Exit 1 on findings.
-
-    \b
-    Example:
-      tierwise catalog check --as-of 2027-02-01
-    """
-    findings = catalogs.review(catalogs.shipped(), as_of.date() if as_of else dt.datetime.now(dt.UTC).date())
-    if as_json:
-        click.echo(msgspec.json.encode(findings))
-    else:
-        for finding in findings:
-            click.echo(f"{finding.model:<20} {finding.problem}")
-        click.echo(f"{len(findings)} findings", err=True)
-    if findings:
-        sys.exit(1)
 
 
 @click.command("lint-prompt")
