@@ -146,8 +146,8 @@ class CustomModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unknown, never zero; for one that costs nothing say so: `price = { input = "0", output = "0" }`.
     """
 
-    like: str | None = None
     base_url: str | None = None
+    like: str | None = None
     context_tokens: int | None = None
     api_key_env: str | None = None
     price: Price | tuple[Price, ...] | None = None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from router.classifier.pointer import Feedback
+from router.prices import Dimension, is_plain
 from router.types import Record, Usage
 
 PICO = Decimal(10) ** 12  # SQL sums integers exactly; every price is a multiple of 1e-10 USD a token
@@ -151,11 +152,10 @@ def columns(record: Record) -> tuple[Any, ...]:
 
 def modifiers(usage: Usage) -> str:
     """What a bill holds beside its counts, as a JSON object: only what is there."""
+    dimensions: tuple[Dimension, ...] = ("service_tier", "speed", "geo")
     given = {
         "batch": usage.is_batch,
-        "service_tier": usage.service_tier,
-        "speed": usage.speed,
-        "geo": usage.geo,
+        **{name: value for name in dimensions if not is_plain(name, value := getattr(usage, name))},
         "calls": dict(usage.calls),
         "parts": [{"kind": p.kind, "model": p.model, **_counts(p.usage)} for p in usage.parts],
         "unpriced": usage.unpriced,
