@@ -165,6 +165,8 @@ class CustomModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         known = models.get(name)
         if self.like is not None and known is not None:
             raise CatalogError(f"{known.id!r} is in the catalog already, so `like` says nothing")
+        if known is not None and self == CustomModel():
+            raise CatalogError(f"{known.id!r} is in the catalog already, and this says nothing of it")
         if self.like is not None and self.like not in models:
             raise CatalogError(f"like = {self.like!r} is not in the catalog; {nearest(self.like, models)}")
         base = known or models.get(self.like or "")

@@ -8,8 +8,10 @@ import pytest
 
 from router import CatalogError, Tier, Usage, catalog
 from router.accounts.baseline import Baseline, cost
+from router.price_review import CatalogFinding, review
+from router.prices import FIGURES, Modifier, Price
 
-TODAY = dt.date(2026, 11, 22)
+TODAY = dt.date(2026, 11, 26)
 SHIPPED = catalog.shipped()
 
 
@@ -23,12 +25,12 @@ def test_fleets() -> None:
 
 
 @pytest.mark.parametrize("fleet", SHIPPED.fleets.values(), ids=lambda fleet: fleet.name)
-def test_fleets_rise_in_price_and_outlive_the_year(fleet: catalog.Fleet) -> None:
+def test_fleets_rise_in_price_and_outlive_half_a_year(fleet: catalog.Fleet) -> None:
     prices = [m.price(TODAY, 1000).output or Decimal(0) for m in fleet.models.values()]
     assert prices == sorted(prices)
     assert prices[0] > 0
     assert fleet.providers == (fleet.provider,)
-    assert all(m.retires is None for m in fleet.models.values())
+    assert all(m.retires is None or m.retires > TODAY + dt.timedelta(days=182) for m in fleet.models.values())
 
 
 def test_prices_change_with_date_and_length() -> None:
@@ -42,10 +44,60 @@ def test_prices_change_with_date_and_length() -> None:
 def test_prices_agree_with_genai_prices() -> None:
     """A second, independently kept source; what it does not have is pinned here so that the list stays honest."""
     missing = "genai-prices does not have it: nothing to compare with"
-    assert catalog.review(SHIPPED, TODAY) == [
-        catalog.CatalogFinding("gpt-6.2-sol", missing),
-        catalog.CatalogFinding("gpt-6.2-astra", missing),
+    assert review(SHIPPED, TODAY) == [
+        CatalogFinding("gpt-6.2-sol", missing),
+        CatalogFinding("gpt-6.2-astra", missing),
+        CatalogFinding("gemini-4-hydrogen", missing),
     ]
+
+
+@pytest.mark.parametrize("model", SHIPPED.models.values(), ids=lambda m: m.id)
+def test_modifiers_agree_with_genai_prices(model: catalog.Model) -> None:
+    """Where it has a price for a batch, a service tier or a speed, ours is that one: every figure, at both lengths."""
+    snapshot = pytest.importorskip("genai_prices.data_snapshot").get_snapshot()
+    provider = {"gemini": "google"}.get(model.provider, model.provider)
+    listed = next(p for p in snapshot.providers if p.id == provider).models
+    theirs = next((m for m in listed if m.id == model.id), None)
+    for variant in (theirs.price_variants or ()) if theirs else ():
+        starts = variant.constraint.start_date if variant.constraint else TODAY
+        if variant.prices is None or starts > TODAY or set(vars(variant.prices)) == set():
+            continue
+        ((dimension, value),) = variant.when.items()
+        name = "batch" if dimension == "processing" else dimension
+        found = model.modifiers.find(name, value)
+        assert found is not None, f"{model.id} has no {name} {value}"
+        for length in (1000, 300_000):
+            if not found.holds(TODAY, length):
+                continue
+            ours = found.applied(model.price(TODAY, length))
+            for field, figure in (
+                ("input_mtok", "input"),
+                ("output_mtok", "output"),
+                ("cache_read_mtok", "cache_read"),
+                ("cache_write_mtok", "cache_write_short"),
+                ("cache_write_1h_mtok", "cache_write_long"),
+            ):
+                price = vars(variant.prices).get(field)
+                tiers = [tier.price for tier in getattr(price, "tiers", ()) if tier.start < length]
+                expected = tiers[-1] if tiers else getattr(price, "base", price)
+                if expected is not None:
+                    assert getattr(ours, figure) == expected, f"{model.id} {name} {value} {figure} at {length}"
+
+
+@pytest.mark.parametrize(
+    ("model", "context_tokens", "retires"),
+    [
+        *[(name, 922_000, None) for name in SHIPPED.models if name.startswith(("gpt-5.6", "gpt-6"))],
+        ("gpt-5.4-mini", 272_000, None),
+        ("gpt-5.4-nano", 272_000, dt.date(2027, 4, 1)),
+        ("gemini-3.5-flash-lite", 1_000_000, dt.date(2027, 7, 21)),
+        ("gemini-3.1-flash-lite", 1_048_576, dt.date(2027, 5, 7)),
+        ("gemini-4-hydrogen", 1_048_576, None),
+    ],
+)
+def test_documented_limits(model: str, context_tokens: int, retires: dt.date | None) -> None:
+    found = SHIPPED.models[model]
+    assert (found.context_tokens, found.retires) == (context_tokens, retires)
 
 
 def test_review_finds_old_wrong_and_retired_rows() -> None:
@@ -56,11 +108,11 @@ def test_review_finds_old_wrong_and_retired_rows() -> None:
         retires=dt.date(2026, 12, 1),
     )
     fleet = catalog.Catalog([wrong], {})
-    assert [f.problem for f in catalog.review(fleet, TODAY)] == [
+    assert [f.problem for f in review(fleet, TODAY)] == [
         "cache_read is 0.25 here and 0.1 in genai-prices, USD per million tokens"
     ]
-    later = [f.problem for f in catalog.review(fleet, TODAY + dt.timedelta(days=61))]
-    assert "prices were checked 61 days ago, on 2026-11-22: look again" in later
+    later = [f.problem for f in review(fleet, TODAY + dt.timedelta(days=61))]
+    assert "prices were checked 65 days ago, on 2026-11-22: look again" in later
     assert "retired on 2026-12-01: take it out of the fleets" in later
 
 
@@ -135,12 +187,81 @@ def test_a_model_without_a_price_costs_an_unknown_sum() -> None:
         ("llama", {"context_tokens": 1}, r"\[models.llama\].*base_url"),
         ("llama", LLAMA | {"api_key": "sk-1"}, r"\[models.llama\].*api_key.*it takes base_url"),
         ("llama", LLAMA | {"dialect": {"sampling": "some"}}, "some"),
-        ("gpt-4o", LLAMA, "'gpt-4o' is in the catalog already"),
+        ("gpt-4o", {"price": {"input": "1"}}, r"\[models.gpt-4o\]: price needs input and output"),
+        ("gpt-4o", {"price": {"input": "-1", "output": "1"}}, "negative"),
+        ("gpt-4o", {"discount": "1.5"}, "expected a share from 0 up to 1"),
+        ("gpt-4o", {"discount": "0.1", "price": {"input": "1", "output": "1"}}, "give one"),
+        ("gpt-4o", {"like": "gpt-5.4"}, "'gpt-4o' is in the catalog already"),
+        ("gpt-4o", {}, "says nothing"),
+        ("gpt-7", {"price": {"input": "1", "output": "1"}}, "needs base_url and context_tokens, or like = MODEL"),
+        ("gpt-7", {"like": "gpt-6.1-sun"}, "did you mean 'gpt-6.1-sol'"),
+        ("gpt-7", {"like": "gpt-6-sol", "modifiers": {"service_tier": {"flex": "cheap"}}}, r"service_tier"),
     ],
 )
 def test_wrong_models_of_your_own(name: str, table: dict[str, object], message: str) -> None:
     with pytest.raises(CatalogError, match=message):
         SHIPPED.extended({}, {name: table})
+
+
+def test_a_price_of_your_own_holds_instead_of_the_catalogs() -> None:
+    """The cache figures that it leaves out keep their ratio, what changes the price still does, the alias follows."""
+    table = {"price": {"input": 0.8, "output": "4"}, "context_tokens": 150_000}
+    mine = SHIPPED.extended({}, {"claude-haiku-4-5": table})
+    haiku = mine.models["claude-haiku-4-5"]
+    price = haiku.price(TODAY, 1000)
+    assert [getattr(price, figure) for figure in FIGURES] == [
+        Decimal(text) for text in ("0.8", "0.08", "1", "1.6", "4")
+    ]
+    assert (haiku.provider, haiku.context_tokens, haiku.source) == ("anthropic", 150_000, "settings")
+    assert mine.fleet("claude").models[Tier.SIMPLE] is mine.models["claude-haiku-4-5-20251001"] is haiku
+    half = Usage(1000, output_tokens=100, is_batch=True)
+    assert cost(half, haiku, TODAY) == Decimal("0.0006")
+    by_alias = SHIPPED.extended({}, {"claude-haiku-4-5-20251001": table})
+    assert by_alias.models["claude-haiku-4-5"] == haiku
+    assert SHIPPED.models["claude-haiku-4-5"].source == "anthropic"
+
+
+def test_a_discount_is_off_every_figure() -> None:
+    """Steps, figures of a modifier's own and calls of tools too; the same on every model that has one."""
+    for name in ("claude-haiku-5-5", "gpt-4o-mini", "gpt-5.4"):
+        mine = SHIPPED.extended({}, {name: {"discount": 0.2}}).models[name]
+        for usage in (
+            Usage(1000, 200, 0, 0, 50, calls=(("web_search", 3),)),
+            Usage(300_000, output_tokens=10),
+            Usage(1000, 200, 0, 0, 50, is_batch=True),
+        ):
+            assert cost(usage, mine, TODAY) == (cost(usage, SHIPPED.models[name], TODAY) or 0) * Decimal("0.8")
+
+
+def test_a_model_released_today_is_like_another() -> None:
+    tables = {
+        "claude-opus-6": {"like": "claude-opus-5-5", "price": {"input": "3", "output": "15"}},
+        "my-opus": {"like": "claude-opus-6", "base_url": "https://opus.example", "discount": 0},
+        "gpt-7": {"like": "gpt-6.1-sol", "modifiers": {"service_tier": {"flex": "0.4"}, "calls": {"maps": "7"}}},
+    }
+    mine = SHIPPED.extended({"new": {Tier.COMPLEX: "claude-opus-6"}}, tables)
+    opus, own, unpriced = (mine.models[name] for name in tables)
+    like = SHIPPED.models["claude-opus-5-5"]
+    assert (opus.dialect, opus.cache_min_tokens, opus.ttl_long_s) == (like.dialect, like.cache_min_tokens, 3600)
+    assert cost(Usage(1000, output_tokens=100, speed="fast"), opus, TODAY) == Decimal("0.009")
+    assert (own.provider, own.base_url, own.prices) == ("anthropic", "https://opus.example", opus.prices)
+    assert cost(Usage(1000), unpriced, TODAY) is None
+    assert unpriced.modifiers.find("service_tier", "flex") == Modifier(factor=Decimal("0.4"))
+    assert unpriced.modifiers.calls["maps"] == 7
+    assert unpriced.modifiers.calls["web_search"] == 10
+    assert mine.fleet("new").top is opus
+
+
+def test_prices_of_your_own_may_have_steps_and_days() -> None:
+    rows = [
+        {"input": "1", "output": "2"},
+        {"input": "2", "output": "4", "above_input_tokens": 100_000},
+        {"from": dt.date(2027, 1, 1), "input": "3", "output": "6"},
+    ]
+    mine = SHIPPED.extended({}, {"gpt-4o": {"price": rows}}).models["gpt-4o"]
+    assert mine.price(TODAY, 1000) == Price(Decimal(1), Decimal(2), Decimal("0.5"))
+    assert mine.price(TODAY, 100_001).input == 2
+    assert mine.price(dt.date(2027, 2, 1), 1000).cache_read == Decimal("1.5")
 
 
 def test_unknown_names_suggest_the_nearest() -> None:

@@ -37,7 +37,7 @@ def test_cost_by_hand(model: str, usage: Usage, usd: str) -> None:
 def test_unknown_is_unknown_never_zero() -> None:
     assert cost(Usage(1, 1, 1, 1, 1), None, TODAY) is None
     assert cost(Usage(reported=False), MODELS["gpt-4o"], TODAY) is None
-    assert cost(Usage(cache_write_long_tokens=5), MODELS["gpt-6-luna"], TODAY) is None
+    assert cost(Usage(cache_write_long_tokens=5), MODELS["gpt-5.4"], TODAY) is None
 
 
 def test_a_batch_costs_half_on_the_baseline_too() -> None:
