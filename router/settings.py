@@ -70,8 +70,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `ledger` is the path of an SQLite file for records; without it, records are returned but not kept. `state` is where
     conversations are remembered: an SQLite file, or redis://... for several replicas; default: memory. `fleets` adds
     fleets of catalog models, e.g. `[fleets.mine] simple = "claude-haiku-5-5"` and so on; they may mix providers.
-    `models` adds models behind an OpenAI-compatible address (`catalog.CustomModel` says what a table takes), e.g.
-    `[models.my-llama] base_url = "http://localhost:8000/v1"`, `context_tokens = 32_768`.
+    `models` adds models behind an OpenAI-compatible address, e.g. `[models.my-llama]
+    base_url = "http://localhost:8000/v1"`, `context_tokens = 32_768`; changes prices of those in the catalog; and adds
+    models `like` one of them (`catalog.CustomModel` says what a table takes).
     `operating_points` adds those that `tierwise tune` wrote; `rules` are checked before the classifier, in order
     (router/decide/rules.py). `promote_canary` lets a canary become champion by itself once users' feedback shows that
     it is not worse; one that is worse is rolled back in any case.
