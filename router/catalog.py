@@ -192,7 +192,9 @@ class CustomModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         aliases = (*base.aliases, *self.aliases) if known else self.aliases
         prices = self._prices(base, is_new=known is None)
         less = 1 - (self.discount or Decimal(0))
-        modifiers = base.modifiers.discounted(less) if self.discount else base.modifiers
+        modifiers = base.modifiers.discounted(less)
+        if self.price is not None:
+            modifiers = modifiers.as_factors(base.prices[0])
         return msgspec.structs.replace(
             base,
             **given,

@@ -137,7 +137,8 @@ def _described(model: Model, fleets: dict[str, str]) -> Iterator[str]:
     for dimension in ("service_tier", "speed", "geo"):
         for value, modifier in getattr(model.modifiers, dimension).items():
             yield f"  {dimension:<14}{value}: {_effect(modifier)}"
-    yield f"  batch         {_effect(model.modifiers.batch)}"
+    if (batch := model.modifiers.find("batch", "")) is not None:
+        yield f"  batch         {_effect(batch)}"
     for tool, usd in model.modifiers.calls.items():
         yield f"  calls         {tool}: {_usd(usd)} USD per thousand"
     if model.ttl_short_s:

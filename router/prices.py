@@ -6,9 +6,9 @@ Sources are named in catalog.toml, at each figure.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -93,6 +93,13 @@ class Modifier(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={
             figures[name] = by_factor if own is None else own
         return msgspec.structs.replace(price, **figures)
 
+    def as_factor(self, price: Price) -> Modifier:
+        """The same as a factor alone, for another price than the one that its own figures belong to."""
+        factor = self.factor
+        if factor is None and price.output and self.output is not None:
+            factor = self.output / price.output
+        return Modifier(factor=factor, from_=self.from_, until=self.until, up_to_input_tokens=self.up_to_input_tokens)
+
     def discounted(self, factor: Decimal) -> Modifier:
         """Its own figures by a factor, as those of the price are."""
         return msgspec.structs.replace(
@@ -103,14 +110,14 @@ class Modifier(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={
 class Modifiers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What changes a model's price, by the value that the provider reports; `calls` are USD per thousand calls.
 
-    A plain number is a factor. A value that is not here has no price: the cost is then unknown. In `geo`, `*` is every
-    other place. `source` and `checked` as in a model.
+    A plain number is a factor; a batch of which nothing is said costs half. What else is not here has no price, and the
+    cost is then unknown. In `geo`, `*` is every other place. `source` and `checked` as in a model.
     """
 
     service_tier: Mapping[str, Decimal | Modifier] = {}
     speed: Mapping[str, Decimal | Modifier] = {}
     geo: Mapping[str, Decimal | Modifier] = {}
-    batch: Decimal | Modifier = BATCH_FACTOR
+    batch: Decimal | Modifier | None = None
     calls: Mapping[str, Decimal] = {}
     source: str = "settings"
     checked: dt.date = dt.date.max
@@ -118,7 +125,7 @@ class Modifiers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def find(self, dimension: Dimension, value: str) -> Modifier | None:
         """What a value does to the price; None where that is not known."""
         if dimension == "batch":
-            found: Decimal | Modifier | None = self.batch
+            found: Decimal | Modifier | None = BATCH_FACTOR if self.batch is None else self.batch
         else:
             table: Mapping[str, Decimal | Modifier] = getattr(self, dimension)
             found = table.get(value, table.get("*"))
@@ -131,21 +138,30 @@ class Modifiers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             service_tier={**self.service_tier, **other.service_tier},
             speed={**self.speed, **other.speed},
             geo={**self.geo, **other.geo},
-            batch=self.batch if other.batch == BATCH_FACTOR else other.batch,
+            batch=self.batch if other.batch is None else other.batch,
             calls={**self.calls, **other.calls},
         )
 
     def discounted(self, factor: Decimal) -> Modifiers:
         """Their own figures by a factor; factors are relative to the price and stay."""
-        tables = {
-            name: {
-                value: m if isinstance(m, Decimal) else m.discounted(factor) for value, m in getattr(self, name).items()
-            }
-            for name in ("service_tier", "speed", "geo")
-        }
-        batch = self.batch if isinstance(self.batch, Decimal) else self.batch.discounted(factor)
         calls = {tool: usd * factor for tool, usd in self.calls.items()}
-        return msgspec.structs.replace(self, **tables, batch=batch, calls=calls)
+        return msgspec.structs.replace(self._each(lambda modifier: modifier.discounted(factor)), calls=calls)
+
+    def as_factors(self, price: Price) -> Modifiers:
+        """The same as factors alone, for another price than `price`."""
+        return self._each(lambda modifier: modifier.as_factor(price))
+
+    def _each(self, change: Callable[[Modifier], Modifier]) -> Modifiers:
+        def changed(value: Decimal | Modifier | None) -> Any:
+            return change(value) if isinstance(value, Modifier) else value
+
+        return msgspec.structs.replace(
+            self,
+            service_tier={name: changed(value) for name, value in self.service_tier.items()},
+            speed={name: changed(value) for name, value in self.speed.items()},
+            geo={name: changed(value) for name, value in self.geo.items()},
+            batch=changed(self.batch),
+        )
 
 
 def in_force(prices: tuple[Price, ...], on: dt.date, input_tokens: int) -> Price | None:

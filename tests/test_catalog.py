@@ -221,6 +221,15 @@ def test_a_price_of_your_own_holds_instead_of_the_catalogs() -> None:
     assert SHIPPED.models["claude-haiku-4-5"].source == "anthropic"
 
 
+def test_what_changes_a_price_follows_a_price_of_your_own() -> None:
+    """Priority on gpt-4o-mini has figures of its own, 5/3 of the price; so it is of another price too."""
+    mine = SHIPPED.extended({}, {"gpt-4o-mini": {"price": {"input": "0.30", "output": "1.20"}}}).models["gpt-4o-mini"]
+    usd = cost(Usage(1000, output_tokens=100, service_tier="priority"), mine, TODAY)
+    assert usd is not None
+    assert usd.quantize(Decimal("1e-9")) == Decimal("0.0007")
+    assert cost(Usage(0, 1000, is_batch=True), mine, TODAY) == Decimal("0.000075")
+
+
 def test_a_discount_is_off_every_figure() -> None:
     """Steps, figures of a modifier's own and calls of tools too; the same on every model that has one."""
     for name in ("claude-haiku-5-5", "gpt-4o-mini", "gpt-5.4"):

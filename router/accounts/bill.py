@@ -132,11 +132,7 @@ class _Sum:
         """What a value does to the price of the model that did answer, as a factor."""
         assert self._instead_of is not None
         found = self._modifier(self._instead_of, dimension, value, input_tokens)
-        if found is None or found.factor is not None:
-            return None if found is None else Modifier(factor=found.factor)
-        price = self._instead_of.price(self._on, input_tokens)
-        modified = found.applied(price)
-        return Modifier(factor=modified.output / price.output) if modified.output and price.output else None
+        return None if found is None else found.as_factor(self._instead_of.price(self._on, input_tokens))
 
 
 def _counts(usage: Usage) -> tuple[int, int, int, int, int]:

@@ -160,6 +160,16 @@ CONTAINER = "code execution: time in a container, in no price (1,550 hours a mon
 SEARCHES = "web searches, which Chat Completions does not count"
 
 
+def usage_elsewhere(chunk: Any) -> Any:
+    """Usage in a chunk of Chat Completions where OpenAI has none: in a choice (Moonshot) or in `x_groq` (Groq)."""
+    said = fields(chunk)
+    choices = said.get("choices")
+    for place in (said.get("x_groq"), *(choices if isinstance(choices, list) else ())):
+        if usage := fields(place).get("usage"):
+            return usage
+    return None
+
+
 def cites_the_web(chunk_or_reply: Any) -> bool:
     """Whether a Chat Completions reply, or a chunk of one, cites pages: then somebody searched for them."""
     choices = fields(chunk_or_reply).get("choices")

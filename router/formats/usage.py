@@ -82,7 +82,7 @@ class Meter:
             if (response := _get(event, "response")) is not None and (usage := _get(response, "usage")) is not None:
                 self._take(usage, extras.beside(response, self._api))
         elif self._api is Api.CHAT:
-            self._take(_get(event, "usage"), {})
+            self._take(_get(event, "usage") or extras.usage_elsewhere(event), {})
             self._chunk(event)
         elif (kind := _get(event, "type")) == "message_start":
             self._take(_get(_get(event, "message"), "usage"), {})

@@ -306,6 +306,20 @@ def test_no_event_takes_back_what_another_said(said: dict[str, int], late: set[s
     assert meter.usage() == usages.read_usage({"usage": said}, Api.MESSAGES)
 
 
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        {"choices": [{"delta": {}, "finish_reason": "stop", "usage": CHAT}]},
+        {"choices": [{"delta": {}, "finish_reason": "stop"}], "x_groq": {"id": "r", "usage": CHAT}},
+    ],
+)
+def test_usage_in_another_place_of_a_chunk(chunk: dict[str, Any]) -> None:
+    meter = usages.Meter(Api.CHAT)
+    meter.add({"choices": [{"delta": {"content": "x"}, "finish_reason": None}]})
+    meter.add(chunk)
+    assert meter.usage() == Usage(1000, output_tokens=100)
+
+
 ASKED = {"model": "gpt-5.4", "messages": [{"role": "user", "content": "hi"}], "service_tier": "flex"}
 
 
