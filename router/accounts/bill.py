@@ -44,16 +44,35 @@ def bill(
     """
     if model is None or not usage.is_known:
         return Bill(None, tuple(_seen(usage)))
+    dimensions = tuple(_dimensions(usage))
+    if not dimensions and _is_tokens_alone(usage) and (usd := _plain(usage, model, on)) is not None:
+        return Bill(usd)  # nearly every call, and six of them are priced in each
     total = _Sum(on, instead_of)
-    total.tokens(usage, model, tuple(_dimensions(usage)))
+    total.tokens(usage, model, dimensions)
     for part in usage.parts:
-        total.part(part, model, tuple(_dimensions(usage)), find)
+        total.part(part, model, dimensions, find)
     for tool, times in usage.calls:
         total.calls(tool, times, model)
     total.missing += usage.unpriced
     unknown = (f"cost unknown: no price for {', '.join(dict.fromkeys(total.missing))}",) if total.missing else ()
     usd = None if total.missing or total.is_unpriced else total.usd
     return Bill(usd, (*total.notes, *_seen(usage), *unknown))
+
+
+def _is_tokens_alone(usage: Usage) -> bool:
+    return not (usage.parts or usage.calls or usage.unpriced or usage.remarks or usage.unknown_fields)
+
+
+def _plain(usage: Usage, model: Model, on: dt.date) -> Decimal | None:
+    """The five counts at the model's price; None where a figure is missing."""
+    price, total = model.price(on, usage.input_tokens), Decimal(0)
+    for n_tokens, figure in zip(_counts(usage), FIGURES, strict=True):
+        if n_tokens:
+            usd_per_mtok = getattr(price, figure)
+            if usd_per_mtok is None:
+                return None
+            total += n_tokens * usd_per_mtok
+    return None if price.input is None and price.output is None else total / _MTOK
 
 
 class _Sum:
