@@ -134,6 +134,8 @@ class Serving:
             message = f"{plan.decision.model} is {provider}'s, and the key that is passed through is {default}'s"
             raise Refusal(400, "invalid_request_error", message)
         if model is not None and model.base_url is not None:
+            if model.api_key_env is None and provider in self.upstreams:  # a deployment of a known provider's model
+                return msgspec.structs.replace(self.upstreams[provider], url=model.base_url)
             key = self._environ.get(model.api_key_env or "")
             return Upstream(provider, model.base_url, key or None, model.api_key_env or "")
         return self.upstreams[provider]

@@ -130,6 +130,16 @@ def test_a_price_of_the_settings_is_what_the_gateway_bills(serve: Serve) -> None
         assert Decimal(row["cost_picousd"]) / 10**12 == USD / 2
 
 
+def test_a_deployment_of_your_own_is_asked_with_the_providers_key(serve: Serve) -> None:
+    with Exact([WHOLE]) as elsewhere:
+        own = {"our-opus": {"like": "claude-opus-5", "discount": 0, "base_url": elsewhere.url}}
+        gateway = serve("http://127.0.0.1:9", general={"models": own})
+        assert gateway.post("/v1/messages", {**ASK, "model": "our-opus"}).status_code == 200
+        assert elsewhere.headers["x-api-key"] == "sk-canary-anthropic"
+        (row,) = gateway.records(1)
+        assert Decimal(row["cost_picousd"]) / 10**12 == USD
+
+
 def test_a_database_of_the_version_before_gets_the_column(tmp_path: Path, shipped: Router) -> None:
     path = tmp_path / "records.db"
     record = shipped.with_fleet("claude").record(shipped.plan(ASK, Api.MESSAGES), Usage(5, calls=(("web_search", 1),)))
