@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from anthropic.types.beta import BetaMessage
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
@@ -291,6 +291,7 @@ COUNTS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_cre
 counts = st.fixed_dictionaries({name: st.integers(0, 10_000) for name in COUNTS})
 
 
+@settings(deadline=None)
 @given(counts, st.sets(st.sampled_from(COUNTS)), st.sampled_from([0, None, "absent"]))
 def test_no_event_takes_back_what_another_said(said: dict[str, int], late: set[str], nothing: Any) -> None:
     """Each count is in one of two events, and the other says 0, null or nothing of it."""
