@@ -153,7 +153,7 @@ def columns(record: Record) -> tuple[Any, ...]:
 def modifiers(usage: Usage) -> str:
     """What a bill holds beside its counts, as a JSON object: only what is there."""
     dimensions: tuple[Dimension, ...] = ("service_tier", "speed", "geo")
-    given = {
+    given: dict[str, Any] = {
         "batch": usage.is_batch,
         **{name: value for name in dimensions if not is_plain(name, value := getattr(usage, name))},
         "calls": dict(usage.calls),
