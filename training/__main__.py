@@ -12,10 +12,12 @@ import click
 import numpy as np
 
 from router.classifier import artifact as artifacts
-from router.types import Tier
 from training import behaviour
-from training.build import corpora, embedding, export, fit, novelty
-from training.examine import card, curve, measures
+from training.build import corpora, embedding, export, fit, novelty, training_set
+from training.build.arrays import Array
+from training.examine import card, card_large, curve, measures
+
+SPLIT = "{} rated requests that people typed, each family of data sets left out; tuned on one half, scored on the other"
 
 
 class _Steps:
@@ -56,7 +58,7 @@ def main() -> None:
 @main.command()
 @_corpora
 @click.option("--name", default="complexity", show_default=True, help="Name of the artifact, without the version.")
-@click.option("--version", default=2, show_default=True, help="Version: the folder is NAME-vVERSION.")
+@click.option("--version", default=3, show_default=True, help="Version: the folder is NAME-vVERSION.")
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default=corpora.ROOT / "models", help="Its parent."
 )
@@ -67,11 +69,11 @@ def main() -> None:
 def build(corpora_folder: Path, name: str, version: int, out: Path, base: Path | None, seeds: int) -> None:
     """Distil, fit, calibrate, tune, examine and export an artifact: 6 minutes on 2 cores, 3 with --base.
 
-    Example: python -m training build --corpora DIR --out scratch --base models/complexity-v2
+    Example: python -m training build --corpora DIR --out scratch --base models/complexity-v3
     """
     step = _Steps()
     step(f"reading {corpora_folder}")
-    rows = corpora.training_rows(corpora_folder)
+    rows = training_set.training_rows(corpora_folder)
     sets = corpora.outcome_sets(corpora_folder)
     written = [text for text, source in zip(rows.texts, rows.sources, strict=True) if source != "variants"]
     if base:
@@ -86,25 +88,27 @@ def build(corpora_folder: Path, name: str, version: int, out: Path, base: Path |
     strangeness = novelty.fit(static, written, own)
     step(f"features of {len(rows)} rows")
     x = static.features(rows.texts)
-    step(f"cross-fitting {fit.N_FOLDS} folds for calibration")
-    own_logits = fit.out_of_fold_logits(x, rows)
-    step("fitting every row")
-    model = fit.fit(x, rows, own_logits)
+    step("fitting, with each family of real requests left out for calibration and for operating points")
+    model, logits = fit.fit(x, rows)
     unfolded = export.Unfolded(static, model, strangeness)
-    step("tuning operating points")
-    p_required = model.calibration.predict_proba(own_logits)
+    real = rows.select(rows.real)
+    q = fit.suffices(model.calibrated(logits))
+    points = fit.operating_points(q, real.targets, fit.even_weights(real.datasets), SPLIT.format(len(real)))
+    step(f"our own queries in {fit.N_FOLDS} folds")
+    p_required = model.calibrated(fit.out_of_fold_logits(x, rows))
     texts, required, languages = measures.own_labels()
-    points = fit.operating_points(fit.suffices(p_required), np.eye(len(Tier))[required])
     step("leaving each outcome set out in turn")
     left_out = measures.LeftOut(rows, x, model)
     metrics = {
+        "real_requests": measures.on_real_requests(real, 1 - q[:, 0]),
+        "points_on_real_requests": measures.points_on_real_requests(real, q, points),
         "leave_one_out": measures.leave_one_out(static, left_out, sets, step),
         "learning_curve": curve.learning_curve(sets, static, left_out, n_seeds=seeds, progress=step),
         "labelled_out_of_fold": measures.labelled_report(p_required, required, languages),
         "length_auc": round(measures.auc(np.array([len(text) for text in texts], float), required), 4),
         **_examine(unfolded, points, corpora_folder),
     }
-    training_data = corpora.provenance(rows, corpora_folder)
+    training_data = training_set.provenance(rows, corpora_folder)
     folder = out / f"{name}-v{version}"
     gap = export.write_artifact(
         folder,
@@ -122,6 +126,58 @@ def build(corpora_folder: Path, name: str, version: int, out: Path, base: Path |
     )
     step(f"wrote {folder} (parity with scikit-learn {gap:.1e})")
     click.echo(json.dumps({"artifact": str(folder), "parity": gap, "mean_apgr": metrics["leave_one_out"]["mean_apgr"]}))
+
+
+@main.command("build-large")
+@_corpora
+@click.option("--small", type=click.Path(path_type=Path), help="The small model to stand beside; default: shipped.")
+@click.option("--version", default=3, show_default=True, help="Version of all three.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=corpora.ROOT / "models", help="Their parent."
+)
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="A folder that keeps what a stopped run goes on from.",
+)
+def build_large(corpora_folder: Path, small: Path | None, version: int, out: Path, cache: Path) -> None:
+    """Fine-tune the encoder and write three artifacts: encoder, large and cascade. An hour on 2 cores.
+
+    It needs `pip install "tierwise[encoder]"`, that is torch.
+
+    Example: python -m training build-large --corpora DIR --cache scratch
+    """
+    try:
+        from training.build import encoder, large
+    except ModuleNotFoundError as exc:
+        raise click.UsageError(f"{exc.name} is not installed; pip install 'tierwise[encoder]'") from exc
+    step = _Steps()
+    step(f"reading {corpora_folder}")
+    rows = training_set.training_rows(corpora_folder)
+    small_folder = artifacts.find(small)
+    fitted = large.learn(rows, export.read_unfolded(small_folder), cache, step)
+    real, data = fitted.real, training_set.provenance(rows.select(rows.sources != "variants"), corpora_folder)[:-1]
+
+    def metrics_of(q: Array) -> dict[str, Any]:
+        points = fitted.points(q)
+        on_points = measures.points_on_real_requests(real, q, points)
+        return {"real_requests": measures.on_real_requests(real, 1 - q[:, 0]), "points_on_real_requests": on_points}
+
+    names = [f"complexity-{kind}-v{version}" for kind in ("encoder", "large", "cascade")]
+    metrics = metrics_of(fitted.q_encoder)
+    document = card_large.render_encoder(names[0], encoder.BASE, metrics, data).encode()
+    large.write_encoder(out / names[0], fitted, version, metrics, data, document)
+    step(f"wrote {out / names[0]}")
+    report = {names[0]: metrics["real_requests"]["all"]["model"]}
+    for name, band in zip(names[1:], ((0.0, 1.01), fitted.band()), strict=True):
+        asked = {"band": band, "weight": large.WEIGHT, "asked": fitted.asked(*band)}
+        metrics = metrics_of(fitted.pooled(*band)) | asked
+        document = card_large.render_cascade(name, (small_folder.name, names[0]), metrics).encode()
+        large.write_cascade(out / name, fitted, (small_folder, out / names[0]), band, version, metrics, document)
+        step(f"wrote {out / name}")
+        report[name] = metrics["real_requests"]["all"]["model"] | {"asked": metrics["asked"]}
+    click.echo(json.dumps(report))
 
 
 @main.command("evaluate")
@@ -142,23 +198,23 @@ def evaluate_command(corpora_folder: Path, artifact: Path | None, leave_one_out:
     folder = artifacts.find(artifact)
     unfolded = export.read_unfolded(folder)
     if leave_one_out:
-        rows = corpora.training_rows(corpora_folder)
+        rows = training_set.training_rows(corpora_folder)
         x = unfolded.embedding.features(rows.texts)
         left_out = measures.LeftOut(rows, x, unfolded.classifier)
         report = measures.leave_one_out(unfolded.embedding, left_out, sets, step)
         step("requests that people typed")
-        real = corpora.real_requests(corpora_folder)
-        score = measures.left_out_score(real, rows, x, unfolded)
+        real = rows.select(rows.real)
+        q = fit.suffices(unfolded.classifier.calibrated(fit.left_out_logits(x, rows)))
         points = artifacts.load(folder).manifest.operating_points
-        report["real_requests"] = measures.on_real_requests(real, score)
-        report["points_on_real_requests"] = measures.points_on_real_requests(real, unfolded, points)
+        report["real_requests"] = measures.on_real_requests(real, 1 - q[:, 0])
+        report["points_on_real_requests"] = measures.points_on_real_requests(real, q, points)
     else:
         report = measures.on_outcomes(sets, lambda outcomes: 1 - unfolded.predict(outcomes.texts)[0][:, 0], step)
     step("labelled sets, shares by tier, behaviour, detection")
     report |= _examine(unfolded, artifacts.load(folder).manifest.operating_points, corpora_folder)
     if leave_one_out:
         step("our own queries, out of fold")
-        own = unfolded.classifier.calibration.predict_proba(fit.out_of_fold_logits(x, rows))
+        own = unfolded.classifier.calibrated(fit.out_of_fold_logits(x, rows))
         _, required, languages = measures.own_labels()
         report["labelled"]["tierwise_queries"] = measures.labelled_report(own, required, languages)
     if as_json:
@@ -183,7 +239,7 @@ def learn_curve(corpora_folder: Path, artifact: Path | None, seeds: int, sizes: 
     step = _Steps()
     numbers = _numbers(sizes)
     unfolded = export.read_unfolded(artifacts.find(artifact))
-    rows = corpora.training_rows(corpora_folder)
+    rows = training_set.training_rows(corpora_folder)
     left_out = measures.LeftOut(rows, unfolded.embedding.features(rows.texts), unfolded.classifier)
     sets = corpora.outcome_sets(corpora_folder)
     report = curve.learning_curve(sets, unfolded.embedding, left_out, numbers, seeds, step)
@@ -213,10 +269,10 @@ def out_of_fold(corpora_folder: Path, artifact: Path | None, out: Path) -> None:
     """
     step = _Steps()
     unfolded = export.read_unfolded(artifacts.find(artifact))
-    rows = corpora.training_rows(corpora_folder)
+    rows = training_set.training_rows(corpora_folder)
     step(f"cross-fitting {fit.N_FOLDS} folds of {len(rows)} rows")
     logits = fit.out_of_fold_logits(unfolded.embedding.features(rows.texts), rows)
-    known = fit.suffices(unfolded.classifier.calibration.predict_proba(logits))
+    known = fit.suffices(unfolded.classifier.calibrated(logits))
     own = rows.select(rows.sources == "tierwise_queries")
     _, novelty = unfolded.predict(own.texts)
     q = known + novelty[:, None] * (np.cumsum(fit.TRAFFIC_MIX) - known)

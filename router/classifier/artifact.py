@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -14,8 +15,11 @@ from router.classifier.pointer import Pointer, read_pointer
 from router.errors import ArtifactCorrupt, ArtifactNotFound, SettingsError
 from router.types import Tier
 
-SHIPPED = "complexity-v2"
+SHIPPED = "complexity-v3"
 """The artifact that this version loads by default."""
+
+OPTIONAL = {"large": "complexity-large-v3", "cascade": "complexity-cascade-v3"}
+"""Short names of the artifacts that ask an encoder, of the package `tierwise-large` (deploy/large)."""
 
 SCHEMA_VERSION = 3
 RUNTIME_FILES = ("model.onnx", "tokenizer.model")
@@ -29,20 +33,27 @@ class FileEntry(msgspec.Struct, frozen=True):
     bytes: int
 
 
-class Input(msgspec.Struct, frozen=True):
-    """One input of the graph; a dimension is a number or the name of a free one."""
+class Input(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One input of the graph; a dimension is a number or the name of a free one.
+
+    Where `begin_id` and `end_id` are set, a text's tokens go in between them, in their order; else each once.
+    """
 
     dtype: str
     shape: tuple[str | int, ...]
     names: tuple[str, ...] = ()
     pad_id: int | None = None
+    begin_id: int | None = None
+    end_id: int | None = None
 
 
-class Window(msgspec.Struct, frozen=True):
-    """How much of a text is read, in characters from its start and from its end."""
+class Window(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How much of a text is read, from its start and from its end: in characters, and of these in tokens where set."""
 
     head_chars: int
     tail_chars: int
+    head_tokens: int | None = None
+    tail_tokens: int | None = None
 
 
 class OperatingPoint(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -66,30 +77,52 @@ class OperatingPoint(msgspec.Struct, frozen=True, omit_defaults=True):
     artifact: str | None = None
 
 
-class Manifest(msgspec.Struct, frozen=True):
-    """manifest.json. `metrics` and `training_data` are for people and for the model card; the runtime ignores them."""
+class Cascade(msgspec.Struct, frozen=True):
+    """Two artifacts in one: `small` decides, but where its P(the simple tier suffices) lies in [low, high) it asks
+    `large`, whose word then weighs `weight` in [0, 1]. Each is named by its folder and the SHA-256 of its manifest.
+
+    `large` is not asked about a text of which more than the share `max_non_ascii` lies beyond ASCII: it reads English.
+    """
+
+    small: str
+    small_sha256: str
+    large: str
+    large_sha256: str
+    low: float
+    high: float
+    weight: float
+    max_non_ascii: float
+
+
+class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """manifest.json. `metrics` and `training_data` are for people and for the model card; the runtime ignores them.
+
+    A cascade has no graph of its own: no `inputs`, `window` or `files`.
+    """
 
     schema_version: int
     name: str
     version: int
     tiers: tuple[Tier, ...]
-    inputs: Mapping[str, Input]
-    window: Window
     max_novelty: float
     operating_points: Mapping[str, OperatingPoint]
-    files: Mapping[str, FileEntry]
+    inputs: Mapping[str, Input] = {}
+    window: Window = Window(0, 0)
+    files: Mapping[str, FileEntry] = {}
+    cascade: Cascade | None = None
     metrics: Mapping[str, object] = {}
     training_data: tuple[Mapping[str, object], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A verified artifact, its small files in memory."""
+    """A verified artifact, its small files in memory; `parts` are the small and the large one of a cascade."""
 
     path: Path
     manifest: Manifest
-    model: bytes
-    tokenizer: bytes
+    model: bytes = b""
+    tokenizer: bytes = b""
+    parts: tuple[Artifact, ...] = ()
 
 
 def find(name_or_path: str | Path | None = None) -> Path:
@@ -104,8 +137,8 @@ def find(name_or_path: str | Path | None = None) -> Path:
 
 def pointed(name_or_path: str | Path | None = None) -> tuple[Path, Pointer | None]:
     """What a name or path stands for: an artifact's folder, or a folder of artifacts and its pointer. As `find`."""
-    wanted = Path(name_or_path or SHIPPED)
-    tried = [wanted, *(folder / wanted for folder in _SHIPPED_FOLDERS)]
+    wanted = Path(OPTIONAL.get(str(name_or_path), name_or_path or SHIPPED))
+    tried = [wanted, *(folder / wanted for folder in _folders())]
     if name_or_path is None:
         tried = tried[1:]  # the shipped artifact never comes from the working directory
     for folder in tried:
@@ -114,15 +147,28 @@ def pointed(name_or_path: str | Path | None = None) -> tuple[Path, Pointer | Non
         if (pointer := read_pointer(folder)) is not None:
             return folder, pointer
     places = ", ".join(str(folder) for folder in tried)
+    if wanted.name in OPTIONAL.values():
+        raise ArtifactNotFound(
+            f"no artifact {str(name_or_path)!r}: it is in the package tierwise-large, which is not installed "
+            "(docs/decide.md); or leave `artifact` unset for the shipped one"
+        )
     raise ArtifactNotFound(
         f"no artifact {str(wanted)!r}: no manifest.json in {places}; "
         "give a folder that `python -m training build` wrote"
     )
 
 
+def _folders() -> Iterator[Path]:
+    """Where shipped artifacts lie: in the package or the source tree, and in the package of the large ones."""
+    yield from _SHIPPED_FOLDERS
+    spec = find_spec("tierwise_large")
+    if spec is not None and spec.origin is not None:
+        yield Path(spec.origin).parent
+
+
 def member(folder: Path, name: str) -> Path:
     """The artifact that a pointer of `folder` names: one in it, or a shipped one. Raises ArtifactNotFound."""
-    for parent in (folder, *_SHIPPED_FOLDERS):
+    for parent in (folder, *_folders()):
         if (parent / name / "manifest.json").is_file():
             return parent / name
     raise ArtifactNotFound(f"{folder} has no artifact {name!r}; restore it, or `tierwise models promote` another")
@@ -135,6 +181,8 @@ def load(name_or_path: str | Path | None = None) -> Artifact:
     """
     folder = find(name_or_path)
     manifest = _manifest(folder / "manifest.json")
+    if manifest.cascade is not None:
+        return Artifact(folder, manifest, parts=_parts(folder, manifest.cascade))
     files = {name: _verified(folder / name, manifest.files.get(name)) for name in RUNTIME_FILES}
     return Artifact(folder, manifest, files["model.onnx"], files["tokenizer.model"])
 
@@ -184,6 +232,20 @@ def _manifest(path: Path) -> Manifest:
         if missing:
             raise ArtifactCorrupt(f"{path}: operating point {point!r} has no threshold for {sorted(missing)}")
     return manifest
+
+
+def _parts(folder: Path, cascade: Cascade) -> tuple[Artifact, ...]:
+    parts = []
+    for name, sha256 in ((cascade.small, cascade.small_sha256), (cascade.large, cascade.large_sha256)):
+        part = load(member(folder.parent, name))
+        found = entry((part.path / "manifest.json").read_bytes()).sha256
+        if found != sha256 or part.manifest.cascade is not None:
+            raise ArtifactCorrupt(
+                f"{folder / 'manifest.json'}: it was tuned with the {name} of manifest sha256 {sha256[:12]}..., found "
+                f"{found[:12]}...; install the versions that belong together, or build the cascade again"
+            )
+        parts.append(part)
+    return tuple(parts)
 
 
 def _verified(path: Path, expected: FileEntry | None) -> bytes:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from router.classifier import artifact
+from router.classifier import artifact, model
 from router.classifier.artifact import Manifest, OperatingPoint
-from router.classifier.model import Classifier
+from router.classifier.model import Predictor
 from router.classifier.pointer import POINTER_FILE, Feedback, Pointer, Verdict, read_pointer, verdict_of, write_pointer
 from router.errors import ArtifactCorrupt
 
@@ -23,7 +23,7 @@ class Loaded(msgspec.Struct, frozen=True):
     """An artifact that is ready to serve; `name` is its folder's, by which a pointer and records call it."""
 
     name: str
-    classifier: Classifier
+    classifier: Predictor
     manifest: Manifest
 
 
@@ -124,4 +124,4 @@ def _ready(folder: Path, points: Mapping[str, OperatingPoint], *, is_canary: boo
     found = artifact.load(folder)
     if is_canary:
         points = {n: point for n, point in points.items() if point.artifact in (None, artifact.name_of(found.manifest))}
-    return Loaded(folder.name, Classifier.shared(found), artifact.with_points(found.manifest, points))
+    return Loaded(folder.name, model.shared(found), artifact.with_points(found.manifest, points))

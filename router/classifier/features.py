@@ -78,18 +78,37 @@ _WORD_LENGTH_CAP = 12
 
 
 class Features(msgspec.Struct, frozen=True):
-    """What the classifier sees: `ids` int64 [n_tokens], each once; `structure` float32 [len(STRUCTURE)]."""
+    """What the classifier sees: `ids` int64 [n_tokens], each once or in order; `structure` float32 [len(STRUCTURE)]."""
 
     ids: npt.NDArray[np.int64]
     structure: npt.NDArray[np.float32]
 
 
+class Order(msgspec.Struct, frozen=True):
+    """How tokens are read in their order: so many from the start and from the end, between two ids of their own."""
+
+    head_tokens: int
+    tail_tokens: int
+    begin_id: int
+    end_id: int
+
+    def bounded(self, ids: list[int]) -> list[int]:
+        """The ids that are read; none for a text without tokens."""
+        if len(ids) > self.head_tokens + self.tail_tokens:
+            ids = ids[: self.head_tokens] + ids[-self.tail_tokens :]
+        return [self.begin_id, *ids, self.end_id] if ids else []
+
+
 class Encoder:
     """Turns text into features. Safe to share between threads: it holds nothing but the model."""
 
-    def __init__(self, tokenizer: bytes, *, head_chars: int, tail_chars: int) -> None:
-        """`tokenizer` is a sentencepiece model. Raises ArtifactCorrupt if it is none, or isolates no punctuation."""
+    def __init__(self, tokenizer: bytes, *, head_chars: int, tail_chars: int, order: Order | None = None) -> None:
+        """`tokenizer` is a sentencepiece model; without `order` a text gives each token once.
+
+        Raises ArtifactCorrupt if the tokenizer is no such model, or isolates no punctuation.
+        """
         self._pieces = load_pieces(tokenizer)
+        self._order = order
         self._cut = self._pieces.encode
         self.n_pieces: int = self._pieces.get_piece_size()
         self.head_chars = head_chars
@@ -110,8 +129,11 @@ class Encoder:
         except UnicodeEncodeError:
             read = _LONE_SURROGATE.sub("\ufffd", read)
             raw = read.encode()
-        ids = dict.fromkeys(self._cut(normalised(read)))  # each once, in order of appearance
+        cut = self._cut(normalised(read))
+        ids = dict.fromkeys(cut)  # each once, in order of appearance
         structure = _structure(raw, len(text), len(read.split()), len(ids))
+        if self._order is not None:
+            return Features(np.array(self._order.bounded(cut), np.int64), structure)
         return Features(np.fromiter(ids, np.int64, len(ids)), structure)
 
 

@@ -41,7 +41,7 @@ def test_loads_by_path_and_says_the_same(copy: Path) -> None:
     text = "Compare two insurance policies"
     decision = Router.load(copy).decide(text)
     assert decision.artifact == copy.name
-    assert msgspec.structs.replace(decision, artifact="complexity-v2") == Router.load().decide(text)
+    assert msgspec.structs.replace(decision, artifact=artifact.SHIPPED) == Router.load().decide(text)
 
 
 def test_missing_artifact_names_where_it_looked() -> None:
@@ -123,5 +123,5 @@ def test_tokenizer_of_another_graph(copy: Path) -> None:
     inputs = json.loads((copy / "manifest.json").read_text())["inputs"]
     inputs["ids"]["pad_id"] = 7
     edit(copy, inputs=inputs)
-    with pytest.raises(ArtifactCorrupt, match=r"pad_id is 7, expected 63990, the number of pieces in tokenizer.model"):
+    with pytest.raises(ArtifactCorrupt, match=r"pad_id is 7, expected \d+, the number of pieces in tokenizer.model"):
         Router.load(copy)

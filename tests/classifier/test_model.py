@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.classifier import artifact
+from router.classifier import artifact, model
 from router.classifier.model import Classifier
 from training.build.export import PARITY, read_unfolded
 from training.build.fit import TRAFFIC_MIX
@@ -71,9 +71,9 @@ def test_threads_do_not_mix_up_their_buffers() -> None:
 def test_an_artifact_is_held_once_and_let_go() -> None:
     found = artifact.load()
     other = replace(found, manifest=msgspec.structs.replace(found.manifest, max_novelty=0.123))
-    one = Classifier.shared(other)
-    assert one is Classifier.shared(other)
-    assert one is not Classifier.shared(found)
+    one = model.shared(other)
+    assert one is model.shared(other)
+    assert one is not model.shared(found)
     gone = weakref.ref(one)
     del one
     gc.collect()

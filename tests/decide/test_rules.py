@@ -162,7 +162,8 @@ def routed(*rules: Rule) -> Router:
     return Router.load(config=Settings(rules=rules))
 
 
-HARD, EASY = "Prove that sqrt(2) is irrational", "Translate 'good morning' into Dutch"
+HARD = "Prove that there are infinitely many primes of the form 4n + 1, and that the sum of 1/p over them diverges"
+EASY = "Translate 'good morning' into Dutch"
 
 
 def test_a_rule_decides_before_the_classifier() -> None:

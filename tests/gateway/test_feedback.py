@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from router.classifier import pointer
+from router.classifier import artifact, pointer
 from router.classifier.pointer import Pointer
 from router.gateway.keys import KeyFile
 from router.gateway.store import StoreAway
@@ -59,18 +59,18 @@ def test_by_request_or_conversation_it_counts_once(serve: Serve, upstream: Upstr
     gateway = serve(upstream.url)
     request_id = ask(gateway, "c1").headers["x-tierwise-request-id"]
     found = feedback(gateway, True, request_id=request_id)  # at once: its record may still be on its way
-    assert found == {"artifact": "complexity-v2", "counted": True, "verdict": "hold"}
+    assert found == {"artifact": artifact.SHIPPED, "counted": True, "verdict": "hold"}
     for good in (True, False, True):
         feedback(gateway, good, conversation_id="c1")
     ask(gateway, "c2")
     feedback(gateway, True, conversation_id="c2")
     anonymous = gateway.post("/v1/messages", CAPITAL).headers["x-tierwise-request-id"]
     feedback(gateway, True, request_id=anonymous)
-    assert said(gateway) == {"complexity-v2": (3, 1)}
+    assert said(gateway) == {artifact.SHIPPED: (3, 1)}
     named = gateway.post("/v1/messages", {**CAPITAL, "model": "claude-haiku-4-5"}).headers["x-tierwise-request-id"]
     assert feedback(gateway, True, request_id=named) == {"artifact": None, "counted": False, "verdict": "hold"}
     rows = gateway.records(4)
-    assert [row["artifact"] for row in rows] == ["complexity-v2"] * 3 + [""]
+    assert [row["artifact"] for row in rows] == [artifact.SHIPPED] * 3 + [""]
     assert rows[0]["request_id"] == request_id
     assert "c1" not in str(rows[0]["conversation"])
 
@@ -106,7 +106,7 @@ def test_only_the_key_that_asked_may_judge(serve: Serve, upstream: Upstream) -> 
         assert gateway.post("/v1/feedback", body).status_code == 401
         assert gateway.post("/v1/feedback", body, {"x-api-key": tokens[1]}).status_code == 404
         assert gateway.post("/v1/feedback", body, {"x-api-key": tokens[0]}).json()["counted"]
-    assert said(gateway) == {"complexity-v2": (1, 1)}
+    assert said(gateway) == {artifact.SHIPPED: (1, 1)}
 
 
 def test_while_the_database_is_away_it_says_so(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ FLOORS = {
     "long_but_easy": 0.8,
     "anaphora": 0.6,
     "constraint_added": 0.9,
-    "pasted_context": 0.7,
+    "pasted_context": 0.6,
     "politeness": 0.8,
     "typo": 0.8,
     "upper_case": 1.0,

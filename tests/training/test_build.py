@@ -14,7 +14,7 @@ from router import Router, Tier
 from router.classifier import artifact
 from router.classifier.model import Classifier
 from tests.training.corpora import write_corpora
-from training.build import corpora, export
+from training.build import corpora, export, training_set
 
 
 def train(*args: str) -> subprocess.CompletedProcess[str]:
@@ -44,7 +44,7 @@ def test_build_gives_an_artifact_that_routes(built: Path) -> None:
     assert {"bfcl_v1", "mmlu_pro", "llmrouter_uiuc", "zeroeval"} == set(
         manifest.metrics["leave_one_out"]["datasets"]  # type: ignore[index]
     )
-    assert [line["source"] for line in manifest.training_data] == list(corpora.SOURCE_WEIGHT)
+    assert [line["source"] for line in manifest.training_data] == list(training_set.ROW_WEIGHT)
 
 
 def test_card_shows_the_manifests_figures(built: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from router import Tier
 from tests.training.corpora import REAL, write_corpora
-from training.build import corpora
+from training.build import corpora, training_set
 
 QUERIES = corpora.queries()
 
@@ -59,53 +59,74 @@ def test_a_bad_row_is_named(tmp_path: Path) -> None:
 
 def test_training_rows_take_permissive_rows_only(tmp_path: Path) -> None:
     write_corpora(tmp_path)
-    rows = corpora.training_rows(tmp_path)
+    rows = training_set.training_rows(tmp_path)
     assert np.allclose(rows.targets.sum(axis=1), 1)
     assert (rows.targets >= 0).all()
-    assert set(rows.sources) == set(corpora.SOURCE_WEIGHT)
-    assert set(rows.datasets[rows.sources == "annotations"]) == {"arena_hard_1k"}
+    assert set(rows.sources) == set(training_set.ROW_WEIGHT)
+    assert set(rows.datasets[rows.sources == "ratings"]) == {"arena_hard_1k", "zeroeval", *REAL}
     assert not any("unshippable" in text for text in rows.texts)
-    for source, weight in corpora.SOURCE_WEIGHT.items():
-        assert rows.weights[rows.sources == source].sum() == pytest.approx(weight)
+    for source, weight in training_set.ROW_WEIGHT.items():
+        assert set(rows.weights[rows.sources == source]) == {weight}
     pairs = list(zip(rows.sources, rows.texts, strict=True))
     assert len(set(pairs)) == len(pairs)
 
 
+def test_real_requests_come_with_their_ratings(tmp_path: Path) -> None:
+    write_corpora(tmp_path)
+    rows = training_set.training_rows(tmp_path)
+    real = rows.select(rows.real)
+    assert set(real.datasets) == set(REAL)
+    hard = np.array(["derive" in text for text in real.texts])
+    assert real.targets[hard] == pytest.approx(np.tile([0.4, 0.2, 0.4], (hard.sum(), 1)))
+    assert real.targets[~hard, 0] == pytest.approx(0.95)
+
+
+def test_a_translation_belongs_to_its_source(tmp_path: Path) -> None:
+    write_corpora(tmp_path)
+    rows = training_set.training_rows(tmp_path)
+    translated = rows.select(rows.sources == "translations")
+    assert set(translated.datasets) == {"arena_cje"}
+    assert set(translated.groups) <= set(rows.ids[rows.sources == "ratings"])
+    assert not translated.real.any()
+
+
 def test_variants_keep_target_and_group(tmp_path: Path) -> None:
     write_corpora(tmp_path)
-    rows = corpora.training_rows(tmp_path)
+    rows = training_set.training_rows(tmp_path)
     variants = rows.select(rows.sources == "variants")
-    labelled = {i: n for n, i in enumerate(rows.ids) if rows.sources[n] in ("tierwise_queries", "annotations")}
-    assert len(variants) >= len(labelled) - 5
-    assert len(set(variants.texts) - {rows.texts[n] for n in labelled.values()}) >= 0.9 * len(variants)
+    own = {i: n for n, i in enumerate(rows.ids) if rows.sources[n] in ("tierwise_queries", "requests")}
+    assert len(variants) >= len(own) - 5
+    assert len(set(variants.texts) - {rows.texts[n] for n in own.values()}) >= 0.9 * len(variants)
     for i, text, target, group in zip(variants.ids, variants.texts, variants.targets, variants.groups, strict=True):
-        origin = labelled[i]
+        origin = own[i]
         lost = Counter(filter(str.isalnum, rows.texts[origin])) - Counter(filter(str.isalnum, text))
-        assert lost.total() <= 3  # mistyped at most; manners and layout only add
+        assert lost.total() <= 3  # mistyped at most; manners, layout and pasted passages only add
         assert (target == rows.targets[origin]).all()
         assert group == rows.groups[origin]
 
 
-def test_targets_follow_the_gain_not_the_difficulty(tmp_path: Path) -> None:
+def test_outcomes_count_how_far_weaker_models_fall_behind(tmp_path: Path) -> None:
     write_corpora(tmp_path)
-    rows = corpora.training_rows(tmp_path)
+    rows = training_set.training_rows(tmp_path)
     target = dict(zip(rows.ids, rows.targets, strict=True))
-    assert target["mmlu_pro-0"][0] == pytest.approx(1.0)  # every model fails: the cheapest is as good as the best
-    assert target["mmlu_pro-1"][0] == pytest.approx(0.0)  # only strong models are right
+    assert target["ikp-0"] == pytest.approx([1, 0, 0])  # every model is right: the weak one is as good as the strong
+    assert target["ikp-1"] == pytest.approx([0.5, 0.2, 0.3])
+    assert "a probe of one form" not in rows.texts
 
 
 def test_pairs_share_a_group(tmp_path: Path) -> None:
     write_corpora(tmp_path)
-    rows = corpora.training_rows(tmp_path)
+    rows = training_set.training_rows(tmp_path)
     own = rows.select(rows.sources == "tierwise_queries")
     assert Counter(Counter(own.groups).values())[1] < len(own)
 
 
 def test_provenance_names_licence_and_hash_of_each_source(tmp_path: Path) -> None:
     write_corpora(tmp_path)
-    lines = corpora.provenance(corpora.training_rows(tmp_path), tmp_path)
-    assert [line["source"] for line in lines] == list(corpora.SOURCE_WEIGHT)
+    lines = training_set.provenance(training_set.training_rows(tmp_path), tmp_path)
+    assert [line["source"] for line in lines] == list(training_set.ROW_WEIGHT)
     assert all(len(str(line["sha256"])) == 64 and line["licence"] for line in lines)
+    assert "arena_cje: MIT" in str(lines[0]["licence"])
 
 
 def test_annotations_are_kept_by_id_only() -> None:
@@ -138,16 +159,6 @@ def test_ratings_are_kept_by_id_only() -> None:
     assert (rated["p_small"] <= rated["p_mid"]).all()
 
 
-def test_real_requests_come_with_their_ratings(tmp_path: Path) -> None:
-    write_corpora(tmp_path)
-    real = corpora.real_requests(tmp_path)
-    assert sorted(set(real.datasets)) == sorted(REAL)
-    assert set(real.families) == {"arena", "oasst"}
-    hard = np.array(["derive" in text for text in real.texts])
-    assert set(real.p_small[hard]) == {0.4}
-    assert set(real.p_mid[~hard]) == {0.99}
-
-
 def test_missing_corpora_are_named(tmp_path: Path) -> None:
     with pytest.raises(corpora.CorporaMissing, match=r"prompts\.parquet.*--corpora"):
-        corpora.training_rows(tmp_path)
+        training_set.training_rows(tmp_path)

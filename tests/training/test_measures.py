@@ -3,9 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from router.classifier.artifact import OperatingPoint
+from router.types import Tier
 from tests.training.corpora import separable
 from training.build import fit
-from training.build.corpora import Outcomes, RealRequests
+from training.build.corpora import Outcomes
+from training.build.training_set import Rows
 from training.examine import measures
 
 
@@ -82,16 +85,30 @@ def test_shares_by_operating_point() -> None:
 def test_a_score_that_follows_the_ratings_agrees_with_them() -> None:
     chance = np.random.default_rng(0)
     p_small = chance.uniform(0.1, 1, 300)
-    real = RealRequests(
-        ["x" * int(n) for n in chance.integers(1, 200, 300)],
-        np.where(np.arange(300) < 100, "arena_cje", "oasst_en"),
-        p_small,
-        np.sqrt(p_small),
-    )
+    datasets = ["arena_cje"] * 100 + ["oasst_en"] * 200
+    real = _rated(["x" * int(n) for n in chance.integers(1, 200, 300)], datasets, p_small, np.sqrt(p_small))
     report = measures.on_real_requests(real, 1 - p_small)
     assert set(report) == {"all", "arena_cje", "oasst_en"}
     assert report["all"]["n"] == 300
     assert report["all"]["model"] == {"spearman": 1.0, "auc": 1.0, "accuracy": 1.0}
     assert abs(report["all"]["length"]["spearman"]) < 0.2
-    easy = RealRequests(["a", "bb"], np.array(["arena_cje"] * 2), np.array([0.9, 0.95]), np.array([0.99, 0.99]))
+    easy = _rated(["a", "bb"], ["arena_cje"] * 2, np.array([0.9, 0.95]), np.array([0.99, 0.99]))
     assert measures.on_real_requests(easy, np.array([0.2, 0.1]))["all"]["model"]["auc"] is None
+
+
+def test_points_on_real_requests_are_told_as_rated() -> None:
+    real = _rated(["a", "b"], ["arena_cje"] * 2, np.array([0.9, 0.3]), np.array([1.0, 0.8]))
+    thresholds = {Tier.SIMPLE: 0.5, Tier.MODERATE: 0.9}
+    point = OperatingPoint(thresholds, "", 0.0, (0.0, 0.0), {}, "")
+    report = measures.points_on_real_requests(real, np.array([[0.9, 0.95, 1.0], [0.2, 0.95, 1.0]]), {"balanced": point})
+    assert report["balanced"]["below"] == pytest.approx((0.1 + 0.2) / 2)
+    assert report["balanced"]["shares"] == [0.5, 0.5, 0.0]
+    assert report["balanced"]["cost"] == pytest.approx(sum(fit.RELATIVE_PRICE[:2]) / 2 / fit.RELATIVE_PRICE[2])
+    assert report["always complex"]["below"] == 0.0
+
+
+def _rated(texts: list[str], datasets: list[str], p_small: np.ndarray, p_mid: np.ndarray) -> Rows:
+    ids = np.array([str(n) for n in range(len(texts))])
+    targets = np.stack([p_small, p_mid - p_small, 1 - p_mid], axis=1)
+    ones = np.ones(len(texts))
+    return Rows(ids, texts, targets, ones, np.full(len(texts), "ratings"), np.array(datasets), ids, ones.astype(bool))

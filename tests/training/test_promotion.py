@@ -46,13 +46,13 @@ def models(tmp_path: Path) -> Path:
 
 
 def test_promote_and_roll_back(models: Path) -> None:
-    assert promotion.promote(models, "mine-v1") == Pointer("mine-v1", history=("complexity-v2",))
+    assert promotion.promote(models, "mine-v1") == Pointer("mine-v1", history=(artifact.SHIPPED,))
     assert Router.load(models).policy.champion.manifest.name == "mine-v1"
     challenger(models, "mine-v2")
     promotion.promote(models, "mine-v2")
     assert Router.load(models).policy.champion.manifest.name == "mine-v2"
     assert promotion.roll_back(models).champion == "mine-v1"
-    assert promotion.roll_back(models).champion == "complexity-v2"
+    assert promotion.roll_back(models).champion == artifact.SHIPPED
     assert Router.load(models).policy.champion.manifest.name == "complexity"
     with pytest.raises(NotPromoted, match="nothing to roll back to"):
         promotion.roll_back(models)
@@ -60,16 +60,16 @@ def test_promote_and_roll_back(models: Path) -> None:
 
 def test_canary_then_all(models: Path) -> None:
     first = promotion.promote(models, "mine-v1", share=0.1)
-    assert first == Pointer("complexity-v2", "mine-v1", 0.1, since=first.since)
+    assert first == Pointer(artifact.SHIPPED, "mine-v1", 0.1, since=first.since)
     assert promotion.promote(models, "mine-v1", share=0.2).since == first.since  # a larger share is the same trial
     assert Router.load(models).policy.champion.manifest.name == "complexity"
-    assert promotion.roll_back(models) == Pointer("complexity-v2")
+    assert promotion.roll_back(models) == Pointer(artifact.SHIPPED)
     promotion.promote(models, "mine-v1", share=0.1)
-    assert promotion.promote(models, "mine-v1") == Pointer("mine-v1", history=("complexity-v2",))
+    assert promotion.promote(models, "mine-v1") == Pointer("mine-v1", history=(artifact.SHIPPED,))
     with pytest.raises(NotPromoted, match=r"champion of .* already"):
         promotion.promote(models, "mine-v1")
     with pytest.raises(NotPromoted, match="share is 100%"):
-        promotion.promote(models, "complexity-v2", share=1.0)
+        promotion.promote(models, artifact.SHIPPED, share=1.0)
     with pytest.raises(NotPromoted, match=r"champion of .* already"):
         promotion.promote(models, "mine-v1", share=0.5)
 
@@ -112,7 +112,7 @@ def test_killed_while_the_pointer_is_written_the_old_one_serves(models: Path, mo
     with pytest.raises(KeyboardInterrupt):
         promotion.roll_back(models)
     assert Router.load(models).policy.champion.manifest.name == "mine-v1"
-    assert [row["name"] for row in promotion.listed(models)] == ["complexity-v2", "mine-v1"]
+    assert [row["name"] for row in promotion.listed(models)] == [artifact.SHIPPED, "mine-v1"]
 
 
 KILLED = """
@@ -138,12 +138,12 @@ def test_kill_9_in_the_middle_of_promoting(models: Path, where: str, after: bool
     assert done.returncode == -signal.SIGKILL
     is_done = where == "pathlib.Path.replace" and after
     assert Router.load(models if read_pointer(models) else None).policy.champion.name == (
-        "mine-v1" if is_done else "complexity-v2"
+        "mine-v1" if is_done else artifact.SHIPPED
     )
     if not is_done:
         promotion.promote(models, "mine-v1")
     assert Router.load(models).policy.champion.name == "mine-v1"
-    assert {row["name"] for row in promotion.listed(models)} == {"complexity-v2", "mine-v1"}
+    assert {row["name"] for row in promotion.listed(models)} == {artifact.SHIPPED, "mine-v1"}
 
 
 @pytest.mark.parametrize(
@@ -216,23 +216,23 @@ def test_commands(models: Path, tmp_path: Path) -> None:
 
     assert "mine-v1 to 10% of the conversations" in run("promote", "mine-v1", "--canary", "10%")
     rows = {row["name"]: row for row in json.loads(run("list", "--json"))}
-    assert rows["complexity-v2"]["role"] == "champion"
+    assert rows[artifact.SHIPPED]["role"] == "champion"
     assert rows["mine-v1"]["role"] == "canary 10%"
     assert rows["mine-v1"]["gate"] == "passed"
     feedback = tmp_path / "feedback.jsonl"
-    good = [{"artifact": "complexity-v2", "conversation": f"a{n}", "good": n % 20 > 0} for n in range(400)]
+    good = [{"artifact": artifact.SHIPPED, "conversation": f"a{n}", "good": n % 20 > 0} for n in range(400)]
     bad = [{"artifact": "mine-v1", "conversation": f"b{n}", "good": n % 3 > 0} for n in range(400)]
     feedback.write_text("\n".join(map(json.dumps, [*good, *bad])))
-    assert "serves complexity-v2;" in run("rollback", "--if-worse", str(feedback))
+    assert "serves complexity-v3;" in run("rollback", "--if-worse", str(feedback))
     run("promote", "mine-v1", "--canary", "0.1")
     feedback.write_text("\n".join(map(json.dumps, [*good, *good])))
     done = CliRunner().invoke(commands.models, ["rollback", "--models", str(models), "--if-worse", str(feedback)])
     assert done.exit_code == 1
     assert "canary 10%" in run("list")
     assert "mine-v1" in run("promote", "mine-v1")
-    report = json.loads(run("diff", "complexity-v2", "mine-v1", "--json"))
+    report = json.loads(run("diff", artifact.SHIPPED, "mine-v1", "--json"))
     assert report["operating_points"]["balanced"]["up"] == report["operating_points"]["balanced"]["down"] == 0
-    assert "go up" in run("diff", "complexity-v2", "mine-v1")
+    assert "go up" in run("diff", artifact.SHIPPED, "mine-v1")
     assert "quality at equal cost" in run("show", "mine-v1")
     assert "mine-v1" in run("list")
 
@@ -249,21 +249,21 @@ def test_what_users_say_is_shown_with_what_to_do(models: Path, tmp_path: Path) -
     assert "users say" not in shown("list")
     assert not Path("ledger.db").exists()
     with Ledger(tmp_path / "ledger.db") as store:
-        store.keep_feedback("complexity-v2", "before", good=False)
-        assert "users say   complexity-v2 bad in 1 of 1 conversations" in shown("list")
+        store.keep_feedback(artifact.SHIPPED, "before", good=False)
+        assert "users say   complexity-v3 bad in 1 of 1 conversations" in shown("list")
         shown("promote", "mine-v1", "--canary", "10%")
         for number in range(150):
-            store.keep_feedback("complexity-v2", f"a{number}", good=number >= 3)
+            store.keep_feedback(artifact.SHIPPED, f"a{number}", good=number >= 3)
             store.keep_feedback("mine-v1", f"b{number}", good=True)
         told = (
-            "users say   complexity-v2 bad in 3 of 150, mine-v1 bad in 0 of 150 conversations; -2.0% bad conversations"
+            "users say   complexity-v3 bad in 3 of 150, mine-v1 bad in 0 of 150 conversations; -2.0% bad conversations"
         )
         assert told in shown("list")
         assert told in shown("show", "mine-v1")
         assert shown("list").rstrip().endswith(": wait")
         for number in range(100):
             store.keep_feedback("mine-v1", f"b{number}", good=False)
-        assert f": tierwise models rollback --models {models}\n" in shown("show", "complexity-v2")
+        assert f": tierwise models rollback --models {models}\n" in shown("show", artifact.SHIPPED)
     rows = {row["name"]: row for row in json.loads(shown("list", "--json"))}
     assert (rows["mine-v1"]["n_judged"], rows["mine-v1"]["n_bad"]) == (150, 100)
     (tmp_path / "ledger.db").write_bytes(b"no database, but long enough to look like one" * 50)

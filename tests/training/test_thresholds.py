@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 
 from router import Ledger, Reason, Record, Router, SettingsError, Tier, Usage, catalog
 from router.classifier import artifact
-from training.build import corpora
+from training.build import corpora, training_set
 from training.commands.tune import tune
 from training.rows.traffic import LabelError
 from training.thresholds import losses, operating_point, risk, scores, search, tradeoff
@@ -249,7 +249,8 @@ def test_the_shipped_scores_cover_our_queries_and_are_calibrated() -> None:
     q = losses.read_scores(corpora.OUT_OF_FOLD, own)
     rows = Problem.of(own, q, COSTS, mix=MIX)
     assert q.shape == (2340, 3)
-    assert rows.weights() @ q[:, 0] == pytest.approx(0.7, abs=0.03)
+    as_rated = [training_set.AS_RATED[tier][0] for tier in Tier]
+    assert rows.weights() @ q[:, 0] == pytest.approx(float(np.dot((0.7, 0.2, 0.1), as_rated)), abs=0.04)
     with pytest.raises(LabelError, match="joined to labels by id"):
         losses.read_scores(corpora.QUERIES, own)
 

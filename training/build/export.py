@@ -30,7 +30,7 @@ from router.classifier.model import Classifier as Runtime
 from router.types import Tier
 from training.build.corpora import N_TIERS
 from training.build.embedding import EMBEDDING_SCALE, HEAD_CHARS, TAIL_CHARS, Embedding
-from training.build.fit import KNOTS, REACH, STRUCTURE_SCALE, TRAFFIC_MIX, Classifier, logistic, route
+from training.build.fit import KNOTS, REACH, STRUCTURE_SCALE, TRAFFIC_MIX, Classifier, Linear, route
 from training.build.novelty import Novelty
 
 PARITY = 1e-5
@@ -82,7 +82,7 @@ class Folded:
 
 def fold(embedding: Embedding, model: Classifier, novelty: Novelty) -> Folded:
     """Multiply embedding, idf, regression, standardisation and calibration into one row a token. In float64."""
-    linear = model.regression.coef_.T @ model.calibration.coef_.T
+    linear = model.regression.coef.T @ model.calibration.coef.T
     n = len(STRUCTURE)
     n_bent = n * (1 + len(KNOTS))
     bent, embedded, tokens = np.split(linear, [n_bent, n_bent + embedding.codes.shape[1]])
@@ -97,7 +97,7 @@ def fold(embedding: Embedding, model: Classifier, novelty: Novelty) -> Folded:
         np.repeat((-REACH, *(0.0 for _ in KNOTS)), n),
         np.repeat([REACH - knot for knot in knots], n),
         STRUCTURE_SCALE * bent,
-        model.regression.intercept_ @ model.calibration.coef_.T + model.calibration.intercept_,
+        model.regression.intercept @ model.calibration.coef.T + model.calibration.intercept,
     )
     return Folded(*(array.astype(np.float32) for array in arrays))
 
@@ -173,14 +173,14 @@ def write_artifact(
     parity_texts: list[str],
 ) -> float:
     """Write the artifact whole or not at all; returns the largest parity gap. Raises AssertionError above PARITY."""
-    with _staged(folder) as staged:
-        (staged / "training").mkdir(parents=True)
+    with staged(folder) as part:
+        (part / "training").mkdir(parents=True)
         folded = fold(unfolded.embedding, unfolded.classifier, unfolded.novelty)
-        (staged / "model.onnx").write_bytes(graph(folded, unfolded.novelty))
-        (staged / "tokenizer.model").write_bytes(unfolded.embedding.tokenizer)
-        (staged / TRAINING_FILE).write_bytes(save(_tensors(unfolded)))
+        (part / "model.onnx").write_bytes(graph(folded, unfolded.novelty))
+        (part / "tokenizer.model").write_bytes(unfolded.embedding.tokenizer)
+        (part / TRAINING_FILE).write_bytes(save(_tensors(unfolded)))
         for file, content in documents.items():
-            (staged / file).write_bytes(content)
+            (part / file).write_bytes(content)
         files = ("model.onnx", "tokenizer.model", TRAINING_FILE, *documents)
         manifest = Manifest(
             schema_version=artifact.SCHEMA_VERSION,
@@ -194,23 +194,23 @@ def write_artifact(
             window=Window(HEAD_CHARS, TAIL_CHARS),
             max_novelty=unfolded.novelty.threshold,
             operating_points=operating_points,
-            files={file: artifact.entry((staged / file).read_bytes()) for file in files},
+            files={file: artifact.entry((part / file).read_bytes()) for file in files},
             metrics=metrics,
             training_data=tuple(training_data),
         )
         encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-        (staged / "manifest.json").write_bytes(encoded + b"\n")
-        gap = parity_gap(staged, unfolded, parity_texts)
+        (part / "manifest.json").write_bytes(encoded + b"\n")
+        gap = parity_gap(part, unfolded, parity_texts)
         if not gap <= PARITY:
             raise AssertionError(f"ONNX and scikit-learn differ by {gap:.2e}, more than {PARITY:.0e}")
         if folder.exists():
             shutil.rmtree(folder)
-        staged.replace(folder)
+        part.replace(folder)
     return gap
 
 
 @contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
+def staged(folder: Path) -> Iterator[Path]:
     """A hidden folder of the same name on the same disk; what a killed run left there is cleared away."""
     scratch = folder.parent / f".{folder.name}.new"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -242,8 +242,8 @@ def read_unfolded(folder: Path) -> Unfolded:
     classifier = Classifier(
         tensors["mean"],
         tensors["scale"],
-        logistic(tensors["coef"], tensors["intercept"]),
-        logistic(tensors["calibration_coef"], tensors["calibration_intercept"]),
+        Linear(tensors["coef"], tensors["intercept"]),
+        Linear(tensors["calibration_coef"], tensors["calibration_intercept"]),
     )
     bias, threshold = tensors["novelty"].tolist()
     return Unfolded(embedding, classifier, Novelty(tensors["novelty_column"].astype(np.float64), bias, threshold))
@@ -257,10 +257,10 @@ def _tensors(unfolded: Unfolded) -> dict[str, npt.NDArray[Any]]:
         "idf": embedding.idf,
         "mean": model.mean,
         "scale": model.scale,
-        "coef": model.regression.coef_,
-        "intercept": model.regression.intercept_,
-        "calibration_coef": model.calibration.coef_,
-        "calibration_intercept": model.calibration.intercept_,
+        "coef": model.regression.coef,
+        "intercept": model.regression.intercept,
+        "calibration_coef": model.calibration.coef,
+        "calibration_intercept": model.calibration.intercept,
         "novelty_column": novelty.column.astype(np.float32),
         "novelty": np.array([novelty.bias, novelty.threshold]),
     }

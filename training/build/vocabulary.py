@@ -6,7 +6,7 @@ import string
 import struct
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -59,13 +59,32 @@ def tokenizer(model: Path, texts: list[str]) -> bytes:
     return written([(piece, score) for piece, score in ranked if piece in kept])
 
 
+def in_order(words: list[str]) -> tuple[bytes, list[int]]:
+    """A sentencepiece model of a BERT vocabulary, and the row in `words` of each of its ids, that of [UNK] first.
+
+    WordPiece takes the longest piece first; sentencepiece takes the fewest pieces, of these the longest at a word's
+    start. Whole words, most of a text, come out alike. Accents go, as in BERT's uncased models; capitals have gone
+    before (router/classifier/features.py normalises). Special tokens and unused ones are left out.
+    """
+    rows = [words.index(UNKNOWN)]
+    scored = []
+    for row, word in enumerate(words):
+        if not word or (word[0] == "[" and len(word) > 1):
+            continue
+        piece = word[2:] if word.startswith("##") and len(word) > 2 else START + word
+        length = min(len(piece), 20)
+        scored.append((piece, -10 + 0.001 * length**2 + (0.02 * length if piece[0] == START else 0)))
+        rows.append(row)
+    return written(scored, _plain_normalizer()), rows
+
+
 def pieces(tokenizer: bytes) -> list[tuple[str, float]]:
     """(piece, log probability) by id, the unknown one first."""
     model = load_pieces(tokenizer)
     return [(model.id_to_piece(i), model.get_score(i)) for i in range(model.get_piece_size())]
 
 
-def written(pieces: list[tuple[str, float]]) -> bytes:
+def written(pieces: list[tuple[str, float]], normalizer: SentencePieceNormalizer | None = None) -> bytes:
     """A sentencepiece model of the unknown piece and these: the same bytes for the same pieces.
 
     Written by hand, because the module for it in the sentencepiece package needs the protobuf of its own release, which
@@ -77,8 +96,8 @@ def written(pieces: list[tuple[str, float]]) -> bytes:
     for piece, score in pieces:
         rows.append(_message((1, piece), (2, round(score * SCORE_STEPS) / SCORE_STEPS), (3, normal)))
     trainer = _message((3, unigram), (4, len(rows)), (40, 0), (41, -1), (42, -1), (43, -1), (45, UNKNOWN))
-    normalizer = _normalizer().serialized_normalizer_spec()
-    return _message(*((1, row) for row in rows), (2, trainer), (3, normalizer))
+    spec = (normalizer or _normalizer()).serialized_normalizer_spec()
+    return _message(*((1, row) for row in rows), (2, trainer), (3, spec))
 
 
 def _message(*fields: tuple[int, bytes | str | int | float]) -> bytes:
@@ -110,13 +129,30 @@ def _normalizer() -> SentencePieceNormalizer:
     """What the model does to a text that is lower-case NFKC: white space becomes a space, punctuation gets one on both
     sides. START in a text is white space, so that no text can claim to begin a word.
     """
+    return _normalizer_of(lambda character: f" {character} " if _is_punctuation(character) else character)
+
+
+@cache
+def _plain_normalizer() -> SentencePieceNormalizer:
+    """As _normalizer, without accents, and with Chinese characters alone."""
+
+    def plain(character: str) -> str:
+        if _is_punctuation(character) or unicodedata.name(character, "").startswith("CJK"):
+            return f" {character} "
+        parts = unicodedata.normalize("NFD", character)
+        return unicodedata.normalize("NFC", "".join(c for c in parts if unicodedata.category(c) != "Mn"))
+
+    return _normalizer_of(plain)
+
+
+def _normalizer_of(change: Callable[[str], str]) -> SentencePieceNormalizer:
     sentencepiece.SetMinLogLevel(1)
     rules = []
     for character in map(chr, (*range(1, 0xD800), *range(0xE000, 0x110000))):
-        if character == START or (character.isspace() and character != " "):
-            rules.append((character, " "))
-        elif _is_punctuation(character):
-            rules.append((character, f" {character} "))
+        is_space = character == START or (character.isspace() and character != " ")
+        after = " " if is_space else change(character)
+        if after != character:
+            rules.append((character, after))
     return SentencePieceNormalizer(
         norm_map=rules, add_dummy_prefix=True, escape_whitespaces=True, remove_extra_whitespaces=True
     )

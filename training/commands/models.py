@@ -84,7 +84,7 @@ def diff(one: str, other: str, models_folder: Path, as_json: bool) -> None:
 
     \b
     Example:
-      tierwise models diff complexity-v2 mine-v1
+      tierwise models diff complexity-v3 mine-v1
     """
     from training.retrain import promotion
 

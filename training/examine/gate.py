@@ -15,9 +15,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from router.classifier import artifact
+from router.classifier import artifact, model
 from router.classifier.artifact import Manifest
-from router.classifier.model import Classifier
 from router.types import Tier
 from training import behaviour
 from training.build import fit
@@ -84,8 +83,8 @@ class _Contestant:
     def __init__(self, folder: Path) -> None:
         loaded = artifact.load(folder)
         self.folder, self.manifest = folder, loaded.manifest
-        self.n_bytes = len(loaded.model) + len(loaded.tokenizer)
-        self._runtime = Classifier(loaded)
+        self.n_bytes = sum(len(part.model) + len(part.tokenizer) for part in (loaded, *loaded.parts))
+        self._runtime = model.of(loaded)
         thresholds = loaded.manifest.operating_points[behaviour.POINT].thresholds
         self._thresholds = tuple(thresholds[tier] for tier in list(Tier)[:-1])
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse, stats
+from scipy import sparse, special, stats
 from sklearn.linear_model import LogisticRegression
 
 from router import demo
@@ -23,9 +23,10 @@ from router.classifier.artifact import OperatingPoint
 from router.types import Tier
 from training.build import corpora, fit, novelty
 from training.build.arrays import Array, Ints
-from training.build.corpora import Outcomes, RealRequests, Rows
+from training.build.corpora import Outcomes
 from training.build.embedding import Embedding
 from training.build.export import Unfolded
+from training.build.training_set import Rows
 
 Points = Mapping[str, OperatingPoint]
 N_BOOTSTRAP = 200
@@ -164,13 +165,14 @@ EASY, HARD = 0.8, 0.7
 less than that."""
 
 
-def on_real_requests(real: RealRequests, score: Array) -> dict[str, Any]:
+def on_real_requests(real: Rows, score: Array) -> dict[str, Any]:
     """By data set and all: how well a score (higher is harder), and prompt length, agree with the ratings.
 
-    `spearman` is the rank correlation with 1 - p_small, `auc` that of complex over simple, `accuracy` that of the three
-    classes at the ratings' own shares.
+    `spearman` is the rank correlation with 1 - P(small suffices), `auc` that of complex over simple, `accuracy` that of
+    the three classes at the ratings' own shares.
     """
-    required = np.where(real.p_small >= EASY, 0, np.where(real.p_mid < HARD, 2, 1))
+    p_small = real.targets[:, 0]
+    required = rated_class(real)
     length = np.array([len(text) for text in real.texts], float)
 
     def of(at: npt.NDArray[np.bool_]) -> dict[str, Any]:
@@ -178,56 +180,36 @@ def on_real_requests(real: RealRequests, score: Array) -> dict[str, Any]:
         return {
             "n": int(at.sum()),
             "shares": [round(float((required[at] == k).mean()), 3) for k in range(len(Tier))],
-            **{name: _agreement(values, real.p_small[at], required[at]) for name, values in scores.items()},
+            **{name: _agreement(values, p_small[at], required[at]) for name, values in scores.items()},
         }
 
     names = np.unique(real.datasets)
     return {"all": of(np.ones(len(score), bool)), **{str(name): of(real.datasets == name) for name in names}}
 
 
-MAX_ROWS = 700
-"""A data set's weight among the real requests is that of so many at most, so that no source decides alone."""
+def rated_class(rows: Rows) -> Ints:
+    """0, 1 or 2 for rows that are rated simple, moderate or complex (EASY, HARD), int [n]."""
+    return np.where(rows.targets[:, 0] >= EASY, 0, np.where(1 - rows.targets[:, 2] < HARD, 2, 1))
 
 
-def points_on_real_requests(real: RealRequests, unfolded: Unfolded, points: Points) -> dict[str, Any]:
+def points_on_real_requests(real: Rows, p_suffices: Array, points: Points) -> dict[str, Any]:
     """What each operating point does to them, and always taking one tier: `below` is the share of requests whose answer
     is worse than the top tier's, as rated, with its 95 % interval; `cost` that of always taking the top tier being 1.
-
-    The model may have seen some of them.
     """
-    targets = np.stack([real.p_small, real.p_mid - real.p_small, 1 - real.p_mid], axis=1)
-    _, at, n = np.unique(real.datasets, return_inverse=True, return_counts=True)
-    weights = np.minimum(1, MAX_ROWS / n[at])
+    weights = fit.even_weights(real.datasets)
     price = np.array(fit.RELATIVE_PRICE) / fit.RELATIVE_PRICE[-1]
-    chosen = {name: np.array(unfolded.route(real.texts, levels)) for name, levels in thresholds_of(points).items()}
-    chosen |= {f"always {tier}": np.full(len(at), k) for k, tier in enumerate(Tier)}
+    chosen = {name: fit.route(p_suffices, levels) for name, levels in thresholds_of(points).items()}
+    chosen |= {f"always {tier}": np.full(len(real), k) for k, tier in enumerate(Tier)}
     report = {}
     for name, tiers in chosen.items():
-        below = fit.p_below(tiers, targets)
+        below = fit.p_below(tiers, real.targets)
         report[name] = {
             "below": round(float(np.average(below, weights=weights)), 4),
-            "interval": fit.interval(below, weights),
+            "interval": fit.interval(below, weights / weights.sum()),
             "cost": round(float(np.average(price[tiers], weights=weights)), 4),
             "shares": [round(float(np.average(tiers == k, weights=weights)), 4) for k in range(len(Tier))],
         }
     return report
-
-
-def left_out_score(real: RealRequests, rows: Rows, x: sparse.csr_matrix, unfolded: Unfolded) -> Array:
-    """1 - P(simple suffices) of each request, by a fit that saw nothing of its family of data sets.
-
-    `x` are the features of `rows`, what `unfolded` was fitted on; it serves for families that are not among them.
-    """
-    seen = corpora.family_of(rows.datasets)
-    score = np.empty(len(real.texts))
-    for family in np.unique(real.families):
-        model, kept = unfolded.classifier, seen != family
-        if not kept.all():
-            model = fit.fit_with(model.calibration, x[kept], rows.select(kept))
-        at = np.flatnonzero(real.families == family)
-        features = unfolded.embedding.features([real.texts[i] for i in at])
-        score[at] = 1 - model.p_suffices(features)[:, 0]
-    return score
 
 
 def _agreement(score: Array, p_small: Array, required: Ints) -> dict[str, float | None]:
@@ -274,11 +256,12 @@ def labelled_report(p_required: Array, required: Ints, languages: list[str]) -> 
 def recalibrated(p_required: Array, required: Ints) -> Array:
     """p_required after recalibrating it on the other half of the rows, float64 [n, n_tiers]."""
     half = np.random.default_rng(0).permutation(len(required)) % 2
-    logits = np.log(np.clip(p_required, 1e-9, 1))
+    logits, weights = np.log(np.clip(p_required, 1e-9, 1)), fit.mix_weights(required) * len(required)
     out = np.empty_like(p_required)
     for side in (0, 1):
-        model = fit.calibrate(logits[half == side], np.eye(len(Tier))[required[half == side]])
-        out[half != side] = model.predict_proba(logits[half != side])
+        at = half == side
+        model = fit.calibrate(logits[at], np.eye(len(Tier))[required[at]], weights[at])
+        out[~at] = special.softmax(model(logits[~at]), axis=1)
     return out
 
 

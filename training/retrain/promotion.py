@@ -12,8 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from router.classifier import artifact
-from router.classifier.model import Classifier
+from router.classifier import artifact, model
 from router.classifier.pointer import Feedback, Pointer, Verdict, read_pointer, verdict_of, write_pointer
 from router.errors import TierwiseError
 from router.gateway.store import StoreAway
@@ -137,7 +136,7 @@ def diff(models: Path, one: str, other: str) -> dict[str, Any]:
     folders = [artifact.member(models, name) for name in (one, other)]
     loaded = [artifact.load(folder) for folder in folders]
     texts = corpora.queries()["text"].tolist()
-    q = [Classifier(a).predict_batch(texts).astype(np.float64) for a in loaded]
+    q = [model.of(a).predict_batch(texts).astype(np.float64) for a in loaded]
     points = {}
     for point in loaded[0].manifest.operating_points:
         if point not in loaded[1].manifest.operating_points:

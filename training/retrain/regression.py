@@ -22,7 +22,7 @@ from training.build.arrays import Array, Ints
 from training.build.corpora import N_TIERS
 from training.build.embedding import EMBEDDING_SCALE, Embedding
 from training.build.export import Unfolded
-from training.build.fit import KNOTS, Classifier, design, logistic
+from training.build.fit import KNOTS, Classifier, Linear, design
 
 PENALTIES = (1.0, 3.0, 10.0)
 """Candidates for the pull of w towards 0; the out-of-fold loss chooses."""
@@ -101,8 +101,8 @@ class LinearMap:
 def of_base(base: Unfolded) -> LinearMap:
     """The base's calibrated logits as a linear map."""
     model, calibration = base.classifier.regression, base.classifier.calibration
-    dense, tokens = np.split(model.coef_.T @ calibration.coef_.T, [N_BENT + base.embedding.codes.shape[1]])
-    return LinearMap(dense, tokens, model.intercept_ @ calibration.coef_.T + calibration.intercept_)
+    dense, tokens = np.split(model.coef.T @ calibration.coef.T, [N_BENT + base.embedding.codes.shape[1]])
+    return LinearMap(dense, tokens, model.intercept @ calibration.coef.T + calibration.intercept)
 
 
 def logits(linear: LinearMap, embedding: Embedding, shards: Sequence[Shard]) -> Array:
@@ -185,7 +185,7 @@ def classifier(base: Unfolded, linear: LinearMap, calibration: tuple[Array, Arra
     coef = np.vstack([linear.dense, linear.tokens]).T
     a, b = calibration
     model = base.classifier
-    return Classifier(model.mean, model.scale, logistic(coef, linear.bias), logistic(a.T, b))
+    return Classifier(model.mean, model.scale, Linear(coef, linear.bias), Linear(a.T, b))
 
 
 def softmax(z: Array) -> Array:

@@ -12,7 +12,7 @@ import pandas as pd
 from router.catalog import Fleet
 from router.classifier.artifact import Manifest
 from router.types import Tier
-from training.build import corpora, export
+from training.build import export, training_set
 from training.build.arrays import Array, Ints
 from training.retrain import examples
 from training.rows.traffic import LabelError
@@ -93,7 +93,7 @@ def check_unseen(labels: Losses, manifest: Manifest) -> None:
     """Raises LabelError when these are, row by row, a source that the model was trained on."""
     if "id" not in labels.frame:
         return
-    digest = corpora.digest(labels.frame["id"].astype(str), labels.texts)
+    digest = training_set.digest(labels.frame["id"].astype(str), labels.texts)
     if any(source.get("sha256") == digest for source in manifest.training_data):
         raise LabelError(
             f"{manifest.name}-v{manifest.version} was trained on {labels.path}: it would look better than it is. Give "

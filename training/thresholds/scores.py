@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from router.catalog import Fleet
+from router.classifier import model
 from router.classifier.artifact import Artifact
-from router.classifier.model import Classifier
 from router.decide.rules import any_of, n_words
 from training.build.arrays import Array
 from training.thresholds import losses
@@ -50,7 +50,7 @@ def load_problem(
 
 def of_artifact(artifact: Artifact, texts: Iterable[str]) -> tuple[Array, npt.NDArray[np.bool_]]:
     """P(suffices) float64 [n, 3] of each text, and whether it is out of distribution, as the runtime sees them."""
-    classifier = Classifier(artifact)
+    classifier = model.of(artifact)
     seen = [classifier.predict(text) for text in texts]
     return np.array([p.p_suffices for p in seen]), np.array([p.novelty > artifact.manifest.max_novelty for p in seen])
 

@@ -1,0 +1,1 @@
+"""Artifacts that ask an encoder; `router.classifier.artifact` finds them here."""
