@@ -111,7 +111,7 @@ def test_the_residual_starts_at_fifty_labels(n: int, learns: bool) -> None:
 
 def test_texts_tell_where_the_base_does_not() -> None:
     pull = 2.0
-    known, _ = rows_of({"app": 200}, {"app": np.array([-0.5, 0, 0.5])}, pull=pull)
+    known, _ = rows_of({"app": 400}, {"app": np.array([-0.5, 0, 0.5])}, pull=pull)
     asked, truth = rows_of({"app": 2000}, {"app": np.array([-0.5, 0, 0.5])}, seed=9, pull=pull)
     model = classes.learn(*known)
     losses = [log_loss(z, asked[3], asked[4]) for z in (asked[1], model.logits(*asked[:3]), truth)]
@@ -188,4 +188,4 @@ def test_twenty_classes_of_300_labels_take_seconds() -> None:
     targets = np.eye(3)[chance.integers(0, 3, 6000)]
     start = time.process_time()
     classes.learn(names, BASE + chance.normal(0, 0.5, (6000, 3)), dense, targets, np.ones(6000))
-    assert time.process_time() - start < 60
+    assert time.process_time() - start < 30
