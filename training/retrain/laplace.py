@@ -98,7 +98,7 @@ def solve(rows: Sample, prior: Prior, x: Array | None = None, start: Fit | None 
         precision = _curvature(f, rows, p)
         precision[np.diag_indices_from(precision)] += pull
         precision[np.ix_(at, at)] += of_shift
-        return cho_factor(precision, lower=True, overwrite_a=True, check_finite=False)  # type: ignore[no-any-return]
+        return cho_factor(precision, lower=True, overwrite_a=True, check_finite=False)
 
     value, p = loss(theta)
     for _ in range(MAX_STEPS):
