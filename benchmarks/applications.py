@@ -8,11 +8,11 @@ together by how much a strong model is expected to add, 1 - P(simple suffices). 
 - `classes`: training/retrain/classes.py on top of the base
 - `global`: the base alone; `--as-shipped` takes the artifact's own logits, else the base is fitted once more for each
   set without that set's rows, by this commit's recipe, in minutes
-- `ridge`: a ridge on the measured gain over the same design, from scratch inside each set, penalty by leave-one-out
+- `ridge`: a ridge on the same labels over the same design, from scratch inside each set, penalty by leave-one-out
 - `mean` of the labels of the set, and prompt `length`
-`over_global` and `over_ridge` are differences with 95 % intervals, over draws of labels and of test prompts; `ece`
-compares P(simple suffices) with 1 - the measured gain inside each set. Labels are what the weak and the strong models'
-scores say (training/rows/traffic.py): what the weak ones lack counts as complex.
+`over_global` and `over_ridge` are differences with 95 % intervals, over draws of labels and of test prompts; `ece` is
+the calibration error of P(simple suffices) inside each set. A label is P(required tier) from the models' scores, as the
+shipped model is trained on it: what the strong models add, nothing where they are worse; APGR counts that as a loss.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.linear_model import RidgeCV
 from threadpoolctl import threadpool_limits
 
 from router.classifier import artifact
-from router.types import Tier
 from training.build import corpora, export
 from training.build.arrays import Array, Ints
 from training.build.corpora import Outcomes
@@ -37,7 +37,6 @@ from training.build.export import Unfolded
 from training.examine import measures
 from training.examine.gate import sha256
 from training.retrain import classes, regression
-from training.rows import traffic
 
 MOST_PROMPTS = 1200
 RIDGE_PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -94,11 +93,21 @@ def read_pool(folder: Path, base: Path, as_shipped: bool, cache: Path | None) ->
         np.repeat(np.arange(len(sets)), [len(one.texts) for one in sets]),
         logits,
         dense,
-        np.concatenate([traffic.required({Tier.SIMPLE: one.weak, Tier.COMPLEX: one.strong}) for one in sets]),
+        soft_targets(folder, sets),
         np.concatenate([one.weak for one in sets]),
         np.concatenate([one.strong for one in sets]),
         np.concatenate([[float(len(text)) for text in one.texts] for one in sets]),
     )
+
+
+def soft_targets(folder: Path, sets: list[Outcomes]) -> Array:
+    """P(required tier) of all rows, in their order, as the shipped model learns it from outcomes."""
+    tables = {name: pd.read_parquet(folder / f"{name}.parquet") for name in ("prompts", "pair_gain")}
+    gain = tables["pair_gain"]
+    gain = gain[gain["query_id"].isin(tables["prompts"]["query_id"])]
+    by_id = corpora._outcome_targets(folder)
+    order = dict(list(gain.groupby("dataset")))
+    return np.array([by_id[query] for one in sets for query in order[one.dataset]["query_id"]])
 
 
 def seen_by(base: Unfolded, folder: Path, sets: list[Outcomes], as_shipped: bool) -> tuple[Array, Array]:
@@ -134,10 +143,9 @@ def replayed(pool: Pool, n: int, n_seeds: int) -> dict[str, Any]:
             of_place = values.setdefault(place, {})
             for name, areas in with_draws(scores, pool, at, seed).items():
                 of_place.setdefault(name, []).append(areas)
-        gain = np.clip(pool.strong - pool.weak, 0, 1)
         for name, at in zip(pool.names, asked, strict=True):
             for scorer, p in p_simple.items():
-                error = measures.calibration_error(p[at], 1 - gain[at], np.ones(len(at)))["ece"]
+                error = measures.calibration_error(p[at], pool.targets[at, 0], np.ones(len(at)))["ece"]
                 ece.setdefault(name, {}).setdefault(scorer, []).append(error)
     return {
         "pooled": summary(values.pop("pooled")),
@@ -157,7 +165,7 @@ def drawn(pool: Pool, n: int, seed: int) -> tuple[list[Ints], list[Ints]]:
 
 def scored(pool: Pool, known: list[Ints]) -> tuple[dict[str, Array], dict[str, Array]]:
     """Scores of every row by scorer (higher: the strong model adds more), and P(simple suffices) of two of them."""
-    gain, rows = pool.strong - pool.weak, np.concatenate(known)
+    needs, rows = 1 - pool.targets[:, 0], np.concatenate(known)
     names = np.array(pool.names, object)[pool.source]
     model = classes.learn(
         names[rows].tolist(), pool.base[rows], pool.dense[rows], pool.targets[rows], np.ones(len(rows))
@@ -169,8 +177,9 @@ def scored(pool: Pool, known: list[Ints]) -> tuple[dict[str, Array], dict[str, A
         scores |= {"ridge": np.zeros(len(p)), "mean": np.zeros(len(p))}
         for number, at in enumerate(known):
             inside = pool.source == number
-            scores["mean"][inside] = gain[at].mean()
-            scores["ridge"][inside] = RidgeCV(RIDGE_PENALTIES).fit(pool.dense[at], gain[at]).predict(pool.dense[inside])
+            scores["mean"][inside] = needs[at].mean()
+            ridge = RidgeCV(RIDGE_PENALTIES).fit(pool.dense[at], needs[at])
+            scores["ridge"][inside] = ridge.predict(pool.dense[inside])
     return scores, {"classes": p, "global": of_base}
 
 
