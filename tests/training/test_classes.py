@@ -58,7 +58,6 @@ def test_the_spread_between_classes_is_found(spread: float, least: float, most: 
     """`between` adds up both contrasts, so it is twice the square of the spread."""
     offsets = drawn_offsets(60, spread, seed=4)
     model = classes.learn(*rows_of(dict.fromkeys(offsets, 45), offsets)[0])
-    print(np.trace(model.between), np.mean([o @ o for o in offsets.values()]))
     assert least < np.trace(model.between) < most
 
 

@@ -23,7 +23,7 @@ from training.retrain.laplace import CONTRASTS, Fit, Prior, Sample, sample, solv
 MIN_RESIDUAL = 50
 """From so many labels on a class learns from its texts, too."""
 
-SLOPES = ((1.0, 0.5), (0.0, 0.01))
+SLOPES = ((1.0, 0.5), (0.0, 0.1))
 """Mean and standard deviation of the base's weight: where it tells, and where it does not."""
 
 LEAST_SLOPE = 0.05
