@@ -11,8 +11,9 @@ together by how much a strong model is expected to add, 1 - P(simple suffices). 
 - `ridge`: a ridge on the same labels over the same design, from scratch inside each set, penalty by leave-one-out
 - `mean` of the labels of the set, and prompt `length`
 `over_global` and `over_ridge` are differences with 95 % intervals, over draws of labels and of test prompts; `ece` is
-the calibration error of P(simple suffices) inside each set. A label is P(required tier) from the models' scores, as the
-shipped model is trained on it: what the strong models add, nothing where they are worse; APGR counts that as a loss.
+the calibration error of P(simple suffices) inside each set. A label is P(required tier) from the models' scores: what
+the strong models add, nothing where they are worse; APGR counts that as a loss. Beside the other corpora it reads
+item_difficulty.parquet (query_id, p_cheap, p_mid, p_frontier: a joint Rasch fit over the outcomes).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from sklearn.linear_model import RidgeCV
 from threadpoolctl import threadpool_limits
 
 from router.classifier import artifact
-from training.build import corpora, export
+from training.build import corpora, export, training_set
 from training.build.arrays import Array, Ints
 from training.build.corpora import Outcomes
 from training.build.export import Unfolded
@@ -101,13 +102,18 @@ def read_pool(folder: Path, base: Path, as_shipped: bool, cache: Path | None) ->
 
 
 def soft_targets(folder: Path, sets: list[Outcomes]) -> Array:
-    """P(required tier) of all rows, in their order, as the shipped model learns it from outcomes."""
-    tables = {name: pd.read_parquet(folder / f"{name}.parquet") for name in ("prompts", "pair_gain")}
-    gain = tables["pair_gain"]
-    gain = gain[gain["query_id"].isin(tables["prompts"]["query_id"])]
-    by_id = corpora._outcome_targets(folder)
+    """P(required tier) of all rows, in their order: the measured gain, split by the Rasch fit's middle tier."""
+    gain = corpora.read_table(folder, "pair_gain")
+    gain = gain[gain["query_id"].isin(corpora.read_table(folder, "prompts")["query_id"])]
+    items = corpora.read_table(folder, "item_difficulty").set_index("query_id")
+    over_cheap = (items["p_frontier"] - items["p_cheap"]).clip(lower=0)
+    over_mid = (items["p_frontier"] - items["p_mid"]).clip(lower=0)
+    share_of_top = (over_mid / over_cheap.where(over_cheap > 0)).fillna(0.0).clip(0, 1)
     order = dict(list(gain.groupby("dataset")))
-    return np.array([by_id[query] for one in sets for query in order[one.dataset]["query_id"]])
+    rows = pd.concat([order[one.dataset] for one in sets])
+    needed = rows["gain"].clip(0, 1).to_numpy()
+    of_top = share_of_top.reindex(rows["query_id"]).fillna(0.0).to_numpy()
+    return np.stack([1 - needed, needed * (1 - of_top), needed * of_top], axis=1)
 
 
 def seen_by(base: Unfolded, folder: Path, sets: list[Outcomes], as_shipped: bool) -> tuple[Array, Array]:
@@ -119,7 +125,7 @@ def seen_by(base: Unfolded, folder: Path, sets: list[Outcomes], as_shipped: bool
     dense = np.concatenate([shard.dense for shard in shards])
     if as_shipped:
         return regression.logits(regression.of_base(base), base.embedding, shards), dense
-    rows = corpora.training_rows(folder)
+    rows = training_set.training_rows(folder)
     say(f"fitting without each set, {len(rows)} rows")
     left_out = measures.LeftOut(rows, base.embedding.features(rows.texts), base.classifier)
     logits = []

@@ -20,7 +20,7 @@ from router.simulate import workload
 from router.simulate.workload import Lifetime, Workload
 
 ON = dt.date(2026, 11, 22)
-CLAUDE, GPT = (catalog.shipped().fleet(name) for name in ("claude", "gpt"))
+CLAUDE, GEMINI = (catalog.shipped().fleet(name) for name in ("claude", "gemini"))
 BUSY = Workload(5000, 200, 300, 8.64, (0.7, 0.2, 0.1))
 QUIET = Workload(3000, 200, 300, 300, (0.7, 0.2, 0.1))
 
@@ -108,7 +108,7 @@ def test_break_even_is_where_caching_costs_as_much_as_not_caching() -> None:
         cached, plain = (workload.usd(workload.price(fleet, load, t, ON)) for t in (ttl, "none"))  # type: ignore[arg-type]
         assert cached == pytest.approx(plain, rel=1e-6)
     assert [workload.break_even(CLAUDE.top, ttl, ON).reads for ttl in ("5m", "1h")] == [1, 2]  # type: ignore[union-attr, arg-type]
-    assert workload.break_even(GPT.models[Tier.SIMPLE], "1h", ON) is None
+    assert workload.break_even(GEMINI.models[Tier.SIMPLE], "1h", ON) is None
 
 
 def test_below_the_minimum_nothing_is_cached() -> None:
