@@ -20,7 +20,7 @@ from training.build.arrays import Array, Ints
 from training.build.corpora import N_TIERS
 from training.retrain.laplace import CONTRASTS, Fit, Prior, Sample, sample, solve
 
-MIN_RESIDUAL = 50
+MIN_RESIDUAL = 20
 """From so many labels on a class learns from its texts, too."""
 
 SLOPES = ((1.0, 0.5), (0.0, 0.1))
