@@ -72,6 +72,8 @@ class Reason(StrEnum):
     """A stronger model holds the prefix warm, and staying costs less than writing it again elsewhere."""
     DRY_RUN = "dry_run"
     """The caller asked for a rehearsal: the top tier, as without routing; the notes say what was decided."""
+    SIDE_CALL = "side_call"
+    """Asked on the side by a harness: the cheapest tier that can do it; the compaction of a conversation, its model."""
     EXPLICIT_MODEL = "explicit_model"
     """The caller named a model: sent as it is, only accounted."""
 
@@ -87,6 +89,17 @@ class TurnState(StrEnum):
     """The ask before it once more."""
     SUB_AGENT = "sub_agent"
     """An agent's request on behalf of another agent."""
+
+
+class SideCall(StrEnum):
+    """What a request is for that is none of the conversation's own."""
+
+    PROBE = "probe"
+    """One token: is there quota, is the connection warm?"""
+    CHORE = "chore"
+    """A small thing about the conversation, which any model can do: a title, a topic, a commit message."""
+    COMPACTION = "compaction"
+    """A summary that takes the conversation's place."""
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -114,7 +127,7 @@ class Task(msgspec.Struct, frozen=True):
 
     `n_chars` counts all text of the request (system, tools, history), the measure of the context it needs. `session`
     is the harness's own name for the conversation, "" when it has none; `in_trouble` says that tool calls keep failing
-    or that the user called the last answer wrong.
+    or that the user called the last answer wrong; `side_call` what a request is for that a harness makes on the side.
     """
 
     text: str
@@ -124,6 +137,7 @@ class Task(msgspec.Struct, frozen=True):
     has_tools: bool
     session: str = ""
     in_trouble: bool = False
+    side_call: SideCall | None = None
 
 
 class Ttl(IntEnum):
@@ -140,6 +154,8 @@ class Prefix(msgspec.Struct, frozen=True):
     `keys[i]` identifies everything up to and including message i, `units[i]` is its size: characters of a body, or
     tokens of a trace. `head_key` and `head_units` are those of tools and system prompt together ("" and 0 when there
     are none). `owned` says that the body carries cache fields of the caller's, `in_tokens` that a unit is a token.
+    `head_bytes` is of tools and system prompt as they are sent, what changes in each request included; `opening`
+    identifies the first message, whatever comes before it (0 for neither).
     """
 
     tools_units: int
@@ -150,6 +166,8 @@ class Prefix(msgspec.Struct, frozen=True):
     owned: bool = False
     has_images: bool = False
     in_tokens: bool = False
+    head_bytes: int = 0
+    opening: int = 0
 
     @property
     def size(self) -> int:
@@ -176,7 +194,8 @@ class CacheEntry(msgspec.Struct, frozen=True, array_like=True):
 class Hold(msgspec.Struct, frozen=True, array_like=True):
     """What is remembered of a conversation between its requests: where it went, and what is warm for it where.
 
-    `required` is the tier that its task needs, `tier` the one that it went to. `keys` are those of its last prefix.
+    `required` is the tier that its task needs, `tier` the one that it went to. `keys` and `head_bytes` are those of its
+    last prefix.
     """
 
     conversation: str
@@ -186,6 +205,7 @@ class Hold(msgspec.Struct, frozen=True, array_like=True):
     at_s: float
     keys: list[int]
     warm: dict[str, list[CacheEntry]] = {}
+    head_bytes: int = 0
 
 
 class CachePlan(msgspec.Struct, frozen=True):
@@ -212,7 +232,8 @@ class Route(msgspec.Struct, frozen=True):
 
     `required` is the tier that its task needs; `n_known` messages were in the conversation's last request. `warm` is
     what was believed warm before, by model, for the conversation and for the head; `expected_units` of the prompt
-    should be read from cache, and `miss` says why when none should.
+    should be read from cache, and `miss` says why when none should. `is_aside`: it was asked on the side, and the
+    conversation does not remember it.
     """
 
     conversation: str
@@ -226,6 +247,7 @@ class Route(msgspec.Struct, frozen=True):
     expected_units: float = 0.0
     miss: str = ""
     classes: tuple[str, ...] = ()
+    is_aside: bool = False
 
 
 class Reach(StrEnum):

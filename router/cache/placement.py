@@ -106,13 +106,17 @@ class Placement:
         keys = [f"c:{name}"] if name else [f"k:{key:x}" for key in reversed(prefix.keys[-_LOOKED_UP:])]
         return self._hold(keys)
 
+    def recall_opening(self, prefix: Prefix) -> Hold | None:
+        """The last request of a conversation that began with the same message, whatever stands before it."""
+        return self._hold([f"o:{prefix.opening:x}"] if prefix.opening else [])
+
     def remember(self, plan: Plan, usage: Usage) -> None:
         """Take in what a reply reported: what is warm now, how well the estimate of tokens was.
 
         Without a report only where the request went is remembered; what was believed warm stays so until it expires.
         """
         route, model = plan.route, plan.decision.model
-        if route is None or plan.decision.tier is None:
+        if route is None or route.is_aside or plan.decision.tier is None:
             return
         used = next((m for m in self._models if m.id == model), None)
         if used is None:
@@ -122,13 +126,15 @@ class Placement:
             self._learn(route, used, usage)
         warm, head = self._after(route, used, usage, at_s) if usage.reported else (_listed(route.warm), {})
         tier, p = plan.decision.tier, {t.value: q for t, q in plan.decision.p_suffices.items()}
-        hold = Hold(route.conversation, route.required, tier, p, at_s, list(prefix.keys), warm)
+        hold = Hold(route.conversation, route.required, tier, p, at_s, list(prefix.keys), warm, prefix.head_bytes)
+        if prefix.opening:
+            self.memory.put([f"o:{prefix.opening:x}"], _encode(hold))
         if route.conversation.startswith("c:"):
             self.memory.put([route.conversation], _encode(hold))
         elif len(prefix.keys):
             self.memory.put([f"k:{prefix.keys[-1]:x}"], _encode(hold))
         if head and prefix.head_key:
-            shared = Hold(prefix.head_key, route.required, plan.decision.tier, {}, at_s, [], head)
+            shared = Hold(prefix.head_key, route.required, plan.decision.tier, {}, at_s, [], head, prefix.head_bytes)
             self.memory.put([f"p:{prefix.head_key}"], _encode(shared))
 
     def _after(
@@ -215,8 +221,9 @@ class Placement:
         conversation = (
             f"c:{name}" if name else hold.conversation if hold else f"{prefix.keys[-1]:x}" if len(prefix.keys) else ""
         )
-        warm = {m: [e for e in entries if e.n_messages <= n_known] for m, entries in hold.warm.items()} if hold else {}
-        head_warm = head_hold.warm if head_hold else {}
+        is_same = hold is not None and hold.head_bytes == prefix.head_bytes  # else nothing behind it can be read
+        warm = {m: [e for e in entries if e.n_messages <= n_known] for m, entries in hold.warm.items()} if is_same else {}
+        head_warm = head_hold.warm if head_hold and head_hold.head_bytes == prefix.head_bytes else {}
         shape = "agent" if prefix.tools_units else "chat"
         classes = tuple(dict.fromkeys((label or prefix.head_key or shape, shape)))
         found = Route(conversation, prefix, required, Ttl.NONE, Ttl.NONE, n_known, warm, head_warm, 0.0, "", classes)

@@ -18,6 +18,12 @@ def table(name: str) -> dict[str, Any]:
     return found
 
 
+@cache
+def vocabulary(name: str) -> frozenset[str]:
+    """A table of plain words, of all languages."""
+    return frozenset(word for words in table(name).values() for word in words)
+
+
 def alternatives(name: str) -> str:
     """All patterns of a table, as one of a regular expression."""
     return "|".join(pattern for patterns in table(name).values() for pattern in patterns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from router import volatile
 from router.errors import RequestError
 from router.formats import chat_on_responses, messages_chat, responses_on_chat
 from router.types import Api, Body
@@ -38,7 +39,7 @@ def _translated(body: Body, asked: Api, api: Api) -> Translation:
     chat, notes, lost = dict(body), tuple[str, ...](), tuple[str, ...]()
     try:
         if asked is Api.MESSAGES:
-            chat, notes = messages_chat.to_chat(body)
+            chat, notes = messages_chat.to_chat(volatile.settled(body))
         elif asked is Api.RESPONSES:
             chat, notes = responses_on_chat.to_chat(body)
         if api is Api.MESSAGES:

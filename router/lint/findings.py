@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 
+from router import volatile
 from router.cache import items as prefixes
 from router.cache.items import Difference, Item, Items, mapping
 from router.catalog import Model
-from router.lint import volatile
-from router.lint.volatile import Severity
 from router.types import Api, Body
+from router.volatile import Severity
 
 _MAX_BREAKPOINTS = 4
 _PARTNERS = 64  # how many earlier requests each one is compared with

@@ -17,10 +17,10 @@ from router.cache import items as prefixes
 from router.engine import Router
 from router.errors import RequestError
 from router.lint import findings as linter
-from router.lint.volatile import Severity
 from router.options_cli import fleet_option, json_option, show_progress
 from router.simulate import trace as simulations
 from router.simulate import workload as workloads
+from router.volatile import Severity
 
 
 @click.command()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from router import Api, RequestError
 from router.cache import items as prefix
 from router.lint.findings import Finding, check, compare, lint
-from router.lint.volatile import Severity
+from router.volatile import Severity
 from tests.conftest import ROOT
 
 CLEAN = {

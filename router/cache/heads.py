@@ -1,0 +1,84 @@
+"""Tools and system prompt -> who they are of, and what a provider's cache holds of them: two digests.
+
+The first leaves out what changes in each request (times, ids, counters: router/volatile.py), so that a conversation,
+a class of traffic and a cache key stay the same. The second is of what is sent, for a cache reads bytes; only a line
+for the provider's own books does not count, for the provider takes it out of the prompt by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from xxhash import xxh3_64, xxh3_64_intdigest
+
+from router import volatile
+from router.cache.encoding import encoded
+from router.cache.items import texts
+
+_MAX_KNOWN = 4096
+
+
+class Head(msgspec.Struct, frozen=True):
+    """Digests: `lasting` of what identifies it, `sent` of what is sent. The same for a head in which nothing changes."""
+
+    lasting: int
+    sent: int
+
+
+_heads: dict[int, Head] = {}
+_parts: dict[int, tuple[int, int]] = {}
+_NONE = 0
+"""The digest of a part of which nothing is left."""
+
+
+def read_head(tools: Sequence[Any], system: Any, digest: int) -> Head:
+    """The head whose bytes have that digest; kept, for nearly every request brings one that was seen before."""
+    if (found := _heads.get(digest)) is None:
+        found = _read(tools, system, digest)
+        _keep(_heads, digest, found)
+    return found
+
+
+def _read(tools: Sequence[Any], system: Any, digest: int) -> Head:
+    lasting, sent, changes = xxh3_64(), xxh3_64(), False
+    for parts in (tools, [system] if isinstance(system, str) else system):
+        for part in parts:
+            kept, whole = _digests(part)
+            changes = changes or kept != whole
+            lasting.update(b"" if kept == _NONE else kept.to_bytes(8, "little"))
+            sent.update(b"" if whole == _NONE else whole.to_bytes(8, "little"))
+        lasting.update(b"|")
+        sent.update(b"|")
+    return Head(lasting.intdigest(), sent.intdigest()) if changes else Head(digest, digest)
+
+
+def _digests(part: Any) -> tuple[int, int]:
+    """Of a tool, a block or a message: the digest of what lasts in it, and of what is sent of it."""
+    data, _ = encoded(part)
+    name = xxh3_64_intdigest(data)
+    if (found := _parts.get(name)) is not None:
+        return found
+    given = [text for _, text in texts(part, without=("cache_control", "prompt_cache_breakpoint"))]
+    stable = [volatile.stable(text) for text in given]
+    if stable == given:
+        found = name, name
+    else:
+        sent = [volatile.without_header(text) for text in given]
+        found = _digest(stable), name if sent == given else _digest(sent)
+    _keep(_parts, name, found)
+    return found
+
+
+def _digest(given: Sequence[str]) -> int:
+    """Of texts, of which the first of a block is its type; nothing but white space left in the others is nothing."""
+    if not any(text.strip() for text in given if text != "text"):
+        return _NONE
+    return xxh3_64_intdigest("\0".join(given).encode("utf-8", "surrogatepass"))
+
+
+def _keep(known: dict[int, Any], name: int, value: Any) -> None:
+    if len(known) >= _MAX_KNOWN:
+        known.clear()
+    known[name] = value
