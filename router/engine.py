@@ -33,12 +33,14 @@ from router.types import (
     Api,
     Body,
     Decision,
+    Hold,
     Plan,
     Prefix,
     Reach,
     Reason,
     Record,
     Route,
+    SideCall,
     Task,
     Tier,
     TurnState,
@@ -250,6 +252,8 @@ class Router:
         """
         policy, placement = self.policy, self.accounts.placement
         hold = placement.recall(name, prefix)
+        if task.side_call is not None:
+            return self._aside(task, prefix, hold, allowed, decide, at_s, name=name, label=label, point=point)
         decision = policy.held(task, hold, allowed, point) or decide()
         if hold is not None and task.in_trouble and decision.reason is not Reason.RULE:
             decision = policy.out_of_trouble(decision, hold, allowed)
@@ -265,6 +269,31 @@ class Router:
             route = msgspec.structs.replace(route, required=hold.required)
         why = f"{decision.tier} would do, {tier} holds the prefix warm"
         return policy.moved(decision, tier, Reason.WARM, why), route
+
+    def _aside(
+        self,
+        task: Task,
+        prefix: Prefix,
+        hold: Hold | None,
+        allowed: Sequence[Tier],
+        decide: Callable[[], Decision],
+        at_s: float,
+        *,
+        name: str,
+        label: str,
+        point: str,
+    ) -> tuple[Decision, Route | None]:
+        """Where a request on the side goes: it reads what is warm, and the conversation does not remember it."""
+        placement = self.accounts.placement
+        known = hold or (placement.recall_opening(prefix) if task.side_call is SideCall.COMPACTION else None)
+        found = self.policy.stays_for(task, known, allowed, point)
+        decision = self.policy.awake(found or decide(), allowed)
+        if found is None or hold is None or decision.tier is None:
+            return decision, None
+        _, route = placement.route(
+            prefix, hold, decision.tier, [decision.tier], at_s, name=name, label=label, new_turn=False
+        )
+        return decision, msgspec.structs.replace(route, is_aside=True)
 
     def move_up(
         self,

@@ -14,7 +14,7 @@ import msgspec
 from xxhash import xxh3_64, xxh3_64_intdigest
 
 from router import volatile
-from router.cache.encoding import encoded
+from router.cache.encoding import MARKS, encoded
 from router.cache.items import texts
 
 _MAX_KNOWN = 4096
@@ -28,7 +28,7 @@ class Head(msgspec.Struct, frozen=True):
 
 
 _heads: dict[int, Head] = {}
-_parts: dict[int, tuple[int, int]] = {}
+_parts: dict[int, Head] = {}
 _NONE = 0
 """The digest of a part of which nothing is left."""
 
@@ -45,28 +45,28 @@ def _read(tools: Sequence[Any], system: Any, digest: int) -> Head:
     lasting, sent, changes = xxh3_64(), xxh3_64(), False
     for parts in (tools, [system] if isinstance(system, str) else system):
         for part in parts:
-            kept, whole = _digests(part)
-            changes = changes or kept != whole
-            lasting.update(b"" if kept == _NONE else kept.to_bytes(8, "little"))
-            sent.update(b"" if whole == _NONE else whole.to_bytes(8, "little"))
+            name = xxh3_64_intdigest(encoded(part)[0])
+            found = _parts.get(name) or _read_part(part, name)
+            changes = changes or found != Head(name, name)
+            lasting.update(_bytes(found.lasting))
+            sent.update(_bytes(found.sent))
         lasting.update(b"|")
         sent.update(b"|")
     return Head(lasting.intdigest(), sent.intdigest()) if changes else Head(digest, digest)
 
 
-def _digests(part: Any) -> tuple[int, int]:
-    """Of a tool, a block or a message: the digest of what lasts in it, and of what is sent of it."""
-    data, _ = encoded(part)
-    name = xxh3_64_intdigest(data)
-    if (found := _parts.get(name)) is not None:
-        return found
-    given = [text for _, text in texts(part, without=("cache_control", "prompt_cache_breakpoint"))]
+def _bytes(digest: int) -> bytes:
+    return b"" if digest == _NONE else digest.to_bytes(8, "little")
+
+
+def _read_part(part: Any, name: int) -> Head:
+    """The same of a tool, a block or a message; `name` is the digest of all of it."""
+    given = [text for _, text in texts(part, without=MARKS)]
     stable = [volatile.stable(text) for text in given]
-    if stable == given:
-        found = name, name
-    else:
+    found = Head(name, name)
+    if stable != given:
         sent = [volatile.without_header(text) for text in given]
-        found = _digest(stable), name if sent == given else _digest(sent)
+        found = Head(_digest(stable), name if sent == given else _digest(sent))
     _keep(_parts, name, found)
     return found
 

@@ -17,7 +17,7 @@ from router.decide.breaker import Breaker
 from router.decide.options import CallOptions
 from router.decide.rules import Rule
 from router.errors import RequestError
-from router.types import Decision, Hold, Reason, Task, Tier, TurnState
+from router.types import Decision, Hold, Reason, SideCall, Task, Tier, TurnState
 
 _TIERS = tuple(Tier)
 
@@ -68,6 +68,8 @@ class Policy:
                 f"request; the fleet {self.fleet.name!r} could send it to {', '.join(able)}; widen the bounds"
             )
         unruled = allowed
+        if task.side_call is not None and (rule is None or rule.tier is None):
+            return self._aside(task.side_call, rule.narrow(allowed) if rule is not None else allowed, point, notes)
         if rule is not None:
             allowed, notes = rule.narrow(allowed), (*notes, f"rule {rule.name!r}")
             if rule.tier is not None:
@@ -88,6 +90,21 @@ class Policy:
         if rule is not None and tier is not choose(p_suffices, thresholds, self.fleet, unruled)[0]:
             reason = Reason.RULE
         return Decision(tier, self.fleet.models[tier].id, p_suffices, reason, point, notes)
+
+    def _aside(
+        self, side_call: SideCall, allowed: Sequence[Tier], point: str, notes: tuple[str, ...]
+    ) -> Decision:
+        """The cheapest tier that can do it: any for a probe or a chore, for a summary of a conversation not the lowest."""
+        least = _TIERS[1] if side_call is SideCall.COMPACTION else _TIERS[0]
+        tier = next((tier for tier in allowed if tier.at_least(least)), allowed[-1])
+        return Decision(tier, self.fleet.models[tier].id, {}, Reason.SIDE_CALL, point, (*notes, f"a {side_call}"))
+
+    def stays_for(self, task: Task, hold: Hold | None, allowed: Sequence[Tier], point: str) -> Decision | None:
+        """The summary of a conversation is made where the conversation is, if it can be taken there."""
+        if task.side_call is not SideCall.COMPACTION or hold is None or hold.tier not in allowed:
+            return None
+        note = "a compaction: on the conversation's model"
+        return Decision(hold.tier, self.fleet.models[hold.tier].id, {}, Reason.SIDE_CALL, point, (note,))
 
     def _up(
         self, allowed: Sequence[Tier], p: Mapping[Tier, float], reason: Reason, point: str, notes: tuple[str, ...]

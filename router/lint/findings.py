@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -25,6 +26,7 @@ from router.volatile import Severity
 _MAX_BREAKPOINTS = 4
 _PARTNERS = 64  # how many earlier requests each one is compared with
 _EXCERPT = 60
+_JSON_CHARS = 20_000  # so much is read in vain before looking for JSON in a text is given up
 _NO_TEXT = ("cache_control", "examples", "example", "enum", "const", "pattern", "default", "$id", "$schema")
 """Fields of a tool whose values are no prose."""
 
@@ -136,30 +138,44 @@ _REMEDIES = {
 
 def _in_text(text: str, path: str, shared: bool) -> Iterator[Finding]:
     """Changing text; `shared` says that a breakpoint already closed the part that all users have in common."""
+    ends = _line_ends(text)
     for m in volatile.find(text):
         severity = Severity.MAYBE if shared and m.rule == "user" else m.severity
-        yield _finding(m.rule, severity, path, text, m.start, m.end, m.remedy)
+        yield _finding(m.rule, severity, path, text, m.start, m.end, m.remedy, bisect_left(ends, m.start) + 1)
+
+
+def _line_ends(text: str) -> list[int]:
+    """Where lines end: counting them anew for each finding takes the square of a text."""
+    return [match.start() for match in re.finditer("\n", text)]
 
 
 def _in_json(text: str, path: str) -> Iterator[Finding]:
     """JSON pasted into a text whose objects have the same keys in different orders: it was not written canonically."""
-    decoder, code, end = json.JSONDecoder(), volatile.spans_of_code(text), 0
-    for match in re.finditer(r"[\[{](?=\s*[\"{\[])", text):
-        if match.start() < end or any(begin <= match.start() < stop for begin, stop in code):
+    decoder, code, end, left = json.JSONDecoder(), volatile.spans_of_code(text), 0, 2 * len(text) + _JSON_CHARS
+    begins, ends = [begin for begin, _ in code], _line_ends(text)
+    for match in re.finditer(r"[\[{](?=\s{0,80}[\"{\[])", text):
+        at = bisect_right(begins, match.start()) - 1
+        if match.start() < end or (at >= 0 and match.start() < code[at][1]):
             continue
         try:
             value, end = decoder.raw_decode(text, match.start())
-        except (ValueError, RecursionError):
+        except ValueError as exc:  # what opens and never closes is read to its end from each opening
+            left -= max(getattr(exc, "pos", 0) - match.start(), 0) + 100
+        except RecursionError:
+            left -= _JSON_CHARS
+        if left < 0:
+            return
+        if match.start() >= end:
             continue
-        clash = _key_order_clash(value, {}, "")
-        if clash is not None:
+        line = bisect_left(ends, match.start()) + 1
+        if _key_order_clash(value, {}, "") is not None:
             remedy = (
                 "write it with sorted keys, json.dumps(value, sort_keys=True), so that equal data gives equal bytes"
             )
-            yield _finding("json_order", Severity.BREAKS, path, text, match.start(), end, remedy)
+            yield _finding("json_order", Severity.BREAKS, path, text, match.start(), end, remedy, line)
         elif end - match.start() > 300 and isinstance(value, dict) and list(value) != sorted(value):
             remedy = "keys are not sorted: write it with json.dumps(value, sort_keys=True) if a program puts it there"
-            yield _finding("json_order", Severity.MAYBE, path, text, match.start(), end, remedy)
+            yield _finding("json_order", Severity.MAYBE, path, text, match.start(), end, remedy, line)
 
 
 def _key_order_clash(value: Any, seen: dict[frozenset[str], list[str]], path: str) -> str | None:
@@ -256,10 +272,13 @@ def _mark(
     return msgspec.structs.replace(found, lost_tokens=prefix.tokens_behind(item.start))
 
 
-def _finding(rule: str, severity: Severity, path: str, text: str, start: int, end: int, remedy: str) -> Finding:
+def _finding(
+    rule: str, severity: Severity, path: str, text: str, start: int, end: int, remedy: str, line: int | None = None
+) -> Finding:
     shown = " ".join(text[start:end].split())
     shown = shown if len(shown) <= _EXCERPT else shown[: _EXCERPT - 1] + "…"
-    return Finding(rule, severity, path, text.count("\n", 0, start) + 1, start, shown, 0, remedy)
+    line = text.count("\n", 0, start) + 1 if line is None else line
+    return Finding(rule, severity, path, line, start, shown, 0, remedy)
 
 
 def _at(finding: Finding, prefix: Items, item: Item) -> Finding:

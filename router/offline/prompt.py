@@ -18,6 +18,9 @@ from router.offline.models import Claude
 MEDIA_TOKENS = 1500
 MEDIA = ("image", "document", "image_url", "file", "input_audio", "audio")
 _PIECE = re.compile(r"\w{1,5}|[^\w\s]")
+_BILLING = "x-anthropic-billing-header:"
+"""A system block that the server reads and takes out of the prompt: Claude Code's, which is new in each request and yet
+hits (https://github.com/anthropics/claude-code/issues/68900: only other providers miss; 2026-11-26)."""
 _COUNTS_KEPT = 1 << 16
 _counts: dict[bytes, int] = {}
 
@@ -93,7 +96,8 @@ def anthropic_positions(body: Body, model: Claude) -> list[Position]:
     messages = [(str(m.get("role")), block) for m in body["messages"] for block in blocks(m.get("content"))]
     _depend(chain, {"speed": _unless(body.get("speed"), "standard"), "citations": _cites(messages)})
     for block in blocks(body.get("system")):
-        chain.add("system", without(block, "cache_control"))
+        if not str(block.get("text")).startswith(_BILLING):
+            chain.add("system", without(block, "cache_control"))
         found.append(_position(chain, "text", block))
     _depend(chain, _messages_depend_on(body, model, messages))
     for role, block in messages:
