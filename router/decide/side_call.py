@@ -59,6 +59,13 @@ _TINY = re.compile(
     r"\b(?:under|at most|within|no (?:more|longer) than|up to|maximum(?: of)?|in)\s\d{1,3}\s(?:characters|chars|words)\b",
     re.I,
 )
+_KEYS = (
+    "title", "topic", "tag", "emoji", "name", "commit", "prefix", "path", "follow", "quer", "standalone", "autocomplet",
+    "speak next", "description", "label", "slug", "titel", "titre", "título", "titolo", "标题", "タイトル",
+    "summar", "condense", "compact", "compress", "hand", "checkpoint", "snapshot", "continuing", "zusammen", "fasse",
+    "résum", "resum", "samenvat", "总结", "要約",
+)  # fmt: skip
+"""One of them is in every order that the patterns find; looking for these first takes a tenth of the time."""
 _OWN = re.compile(r"\b(?:my|our|mein\w{0,2}|attached|explain|argue|why|compare)\b", re.I)
 
 
@@ -70,14 +77,23 @@ def read_side_call(body: Body, system: str, said: Sequence[str]) -> SideCall | N
     if any(_is_one(body, name) for name in _MAX_TOKENS):
         return SideCall.PROBE
     last = said[-1] if said else ""
+    if len(said) == 1 and len(last) < _READ_CHARS and (not system or len(system) > _SYSTEM_CHARS) and not _may_order(last):
+        return None  # nearly all requests: 2 us
     ask = last if len(last) <= 2 * _READ_CHARS else f"{last[:_READ_CHARS]}\n{last[-_READ_CHARS:]}"
     prompt = system if len(system) <= _SYSTEM_CHARS else ""
     for text in (ask, prompt):
+        if not _may_order(text):
+            continue
         if _is_chore(text, body, is_prompt=text is prompt):
             return SideCall.CHORE
         if _is_compaction(text, is_prompt=text is prompt):
             return SideCall.COMPACTION
-    return SideCall.CHORE if len(said) > 1 and _is_chore(said[-2][:_READ_CHARS], body, is_prompt=True) else None
+    before = said[-2][:_READ_CHARS] if len(said) > 1 else ""
+    return SideCall.CHORE if _may_order(before) and _is_chore(before, body, is_prompt=True) else None
+
+
+def _may_order(text: str) -> bool:
+    return any(map(text.lower().__contains__, _KEYS))
 
 
 def _is_one(body: Mapping[str, Any], name: str) -> bool:

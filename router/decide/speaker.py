@@ -285,6 +285,8 @@ _ASKS_BACK = ("question", "completion", "finish", "respond", "plan_mode", "resul
 def calls_tool(answer: str) -> bool:
     """Whether the assistant's text ends in a call of a tool, so that what comes next is its result."""
     tail = answer[-600:].rstrip()
+    if tail[-1:] not in (">", "`") and "Action" not in tail:
+        return False
     found = _CALL.search(tail)
     return found is not None and not any(word in tail[-200:].lower() for word in _ASKS_BACK)
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from router.decide import markup, speaker
-from router.decide.markup import Block, blocks, bounded, markers
+from router.decide.markup import READ_CHARS, Block, blocks, bounded, markers
 from router.decide.message import is_object, parts, text_of, texts
 from router.decide.paste import unpasted
 from router.decide.speaker import Kind
@@ -22,7 +22,7 @@ _NOTICE = re.compile(
     re.MULTILINE,
 )
 _SPEAKS = frozenset(("system", "notification", "msg", "turn", "hook", "session", "notice", "interruption", "aborted"))
-_MARKS = re.compile(r"[:：#=\[*-]")
+_MARKS = re.compile(r"^[ \t]{0,4}(?:#|\*\*|__|==|--|~~|\[|<\|)", re.MULTILINE)
 _FAILED = re.compile(r"\s{0,8}(?:error|fatal|traceback|exception|failed|command failed|exit code:? [1-9])", re.I)
 _TOLD_CHARS = 1200
 """So much of a tool's result is searched for words of the user."""
@@ -101,10 +101,13 @@ def _is_reply(name: str) -> bool:
 
 
 def _user(content: Any, around: Around, judges: bool) -> Turn:
+    if isinstance(content, str):
+        own, is_loop = _own_words((content,), around)
+        return Turn("user", own, is_loop, judges and is_loop and failed(content.partition(":")[2], {}), is_loop)
     given = parts(content)
     results = [part for part in given if is_object(part) and part.get("type") == "tool_result"]
     said = [] if results and len(results) == len(given) else [text for text in texts(content) if text.strip()]
-    in_results = next(filter(None, (_told_by(part.get("content")) for part in results)), "")
+    in_results = next(filter(None, (_told_by(part.get("content")) for part in results)), "") if results else ""
     has_failed = judges and bool(results) and all(failed(part.get("content"), part) for part in results)
     own, is_loop = _own_words(said, around) if said else ("", False)
     words = "\n\n".join(filter(None, (in_results, own)))
@@ -115,15 +118,17 @@ def _user(content: Any, around: Around, judges: bool) -> Turn:
 
 def _own_words(said: Sequence[str], around: Around) -> tuple[str, bool]:
     """What the user wrote in the texts of a message, and whether it ends in results."""
-    bound = [bounded(text) for text in said]
-    first = next((at for at, text in enumerate(bound) if (at or around.is_answered) and speaker.is_result(text)), None)
+    bound = [text if len(text) <= READ_CHARS else bounded(text) for text in said]
+    first = None
+    if len(bound) > 1 or around.is_answered:
+        first = next((at for at, text in enumerate(bound) if (at or around.is_answered) and speaker.is_result(text)), None)
     if first is not None:
         behind = "\n".join(bound[first:])
         replies = _inner(behind, [block for block in blocks(behind) if _is_reply(block.name)])
         own = _asked("\n".join(bound[:first]), around)[0] if first else ""
         own = "\n\n".join(filter(None, (own, replies or speaker.told(behind))))
         return own, not own
-    text = "\n".join(bound).strip()
+    text = bound[0].strip() if len(bound) == 1 else "\n".join(bound).strip()
     own, goes_on = _asked(text, around)
     if own and not goes_on:
         if around.before and speaker.calls_tool(around.before) and own == text:
@@ -137,7 +142,7 @@ def _own_words(said: Sequence[str], around: Around) -> tuple[str, bool]:
 def _asked(text: str, around: Around) -> tuple[str, bool]:
     """The ask in a text without what is marked as something else, with pastes cut short; and whether it ends in results."""
     text, is_loop, is_whole = _unwrapped(text, around) if "<" in text else (text, False, False)
-    if not is_whole and _MARKS.search(text):
+    if not is_whole and (":" in text or "\n\n" in text or "：" in text or _MARKS.search(text)):
         text, observed = _in_sections(text)
         is_loop = is_loop or observed
     text = _NOTICE.sub("", text) if "[" in text or "#" in text else text
