@@ -80,8 +80,8 @@ _QUIET_NET = r"(?:10|127|0|255|192\.168|172\.(?:1[6-9]|2\d|3[01]))\."
 
 _BEHIND = "move it behind the last breakpoint: into a last system block of its own, or into the user message"
 _FIXES = {
-    "header": "a line for the provider's own books: the model needs none, and another provider caches nothing behind it; "
-    "switch it off where the client can (Claude Code: CLAUDE_CODE_ATTRIBUTION_HEADER=0)",
+    "header": "a line for the provider's own books: the model needs none, and no other provider caches what is behind "
+    "it; switch it off where the client can (Claude Code: CLAUDE_CODE_ATTRIBUTION_HEADER=0)",
     "placeholder": f"whatever fills it in changes the prefix from here on: {_BEHIND}",
     "time": f"leave it out, give the model a tool that tells the time, or {_BEHIND}",
     "id": f"keep ids in metadata or headers, where the model does not read them; if it must, {_BEHIND}",
@@ -99,7 +99,8 @@ _PATTERNS: tuple[tuple[str, Severity, tuple[str, ...]], ...] = (
         "placeholder",
         Severity.BREAKS,
         (
-            r"\{\{-?\s{0,4}[\w.|' -]{1,80}?\s{0,4}-?\}\}|<%=?\s{0,4}[\w.]{1,80}\s{0,4}%>|\$\{[\w.]{1,80}\}|%\(\w{1,60}\)s",
+            r"\{\{-?\s{0,4}[\w.|' -]{1,80}?\s{0,4}-?\}\}|<%=?\s{0,4}[\w.]{1,80}\s{0,4}%>|\$\{[\w.]{1,80}\}",
+            r"%\(\w{1,60}\)s",
             r"(?<![/\w$\{])\{[a-z_]\w{0,60}(?:\.\w{1,60}){0,6}\}(?![/\}])",
             r"(?-i:\$[A-Z]{1,30}_[A-Z_]{1,40}\b|<[A-Z]{1,30}(?:_[A-Z]{1,30}){1,6}>)",
             r"(?-i:(?<!\w)\[\[?(?:USER|CUSTOMER|CURRENT|DATE|TIME)[A-Z_ ]{0,40}\]\]?)",
@@ -168,10 +169,12 @@ _PATTERNS: tuple[tuple[str, Severity, tuple[str, ...]], ...] = (
         Severity.BREAKS,
         (
             r"(?:^|\b(?:this is|you are (?:on|in|at)|now|[io]n)\b|[\[(:,;.-])\s{0,8}"
-            r"(?:message|turn|request|call)\s{0,4}(?:no\.?|number|#)?\s{0,4}\d{1,9}\s{0,4}(?:of|/|out of)\s{0,4}\d{1,9}",
+            r"(?:message|turn|request|call)\s{0,4}(?:no\.?|number|#)?\s{0,4}\d{1,9}\s{0,4}"
+            r"(?:of|/|out of)\s{0,4}\d{1,9}",
             r"\b\d{1,9}\s?(?:of|/|out of)\s?\d{1,9}\s(?:messages|tokens|requests|turns|calls|credits)\b",
-            r"\b\d[\d,.]{0,20}\s{1,4}(?:\w{1,30}\s)?(?:messages?|tokens?|credits?|requests?|calls?|turns?)\s(?:left|remaining)\b",
-            r"\b(?:this is|you are(?: on| in| at)?) (?:message|turn|request|attempt)\s(?:no\.?|number|#)?\s{0,4}\d{1,9}",
+            r"\b\d[\d,.]{0,20}\s{1,4}(?:\w{1,30}\s)?(?:messages?|tokens?|credits?|requests?|calls?|turns?)\s"
+            r"(?:left|remaining)\b",
+            r"\b(?:this is|you are(?: on| in| at)?) (?:message|turn|request|attempt)\s(?:no\.?|number|#)?\s?\d{1,9}",
             rf"\b{_WHOSE} has \d{{1,9}} (?:unread|open|pending|new|active)\b",
             r"\b(?:messages?|tokens?|turns?|requests?|budget|credits?)[ _](?:count|used|left|remaining|so far)"
             r"\s{0,4}[:=]\s{0,4}\$?\d",
@@ -196,7 +199,8 @@ _PATTERNS: tuple[tuple[str, Severity, tuple[str, ...]], ...] = (
             rf"\b(?:dob|date of birth)\W{{1,3}}{_DATE}",
             rf"\b{_WHOSE}(?:[ _](?:context|profile|data|info|details))?\"?\s{{0,4}}[:=]\s{{0,4}}"
             rf"\{{[^{{}}]{{0,300}}?\"(?:\w{{0,30}}id|\w{{0,30}}name|e?mail)\"\s{{0,4}}:\s{{0,4}}(?-i:\"?\d|\"[A-Z])",
-            rf"\b{_WHOSE}[ _-]?(?:(?:full|first|last|display)[ _-]?)?name{_IS}{_NAME}(?=['\"*]{{0,3}}\s{{0,4}}(?:[.,;(<]|$))",
+            rf"\b{_WHOSE}[ _-]?(?:(?:full|first|last|display)[ _-]?)?name{_IS}{_NAME}"
+            r"(?=['\"*]{0,3}\s{0,4}(?:[.,;(<]|$))",
             rf"\b{_WHOSE}[ _-]?e-?mail(?: address)?{_IS}{_MAIL}",
             rf"\b{_WHOSE}[ _-]?(?:id|number|no\.?|phone|balance|iban|ssn|birthday|date of birth){_IS}"
             r"[$€£+]?(?=[\w.,-]{0,40}\d[\w.,-]{0,40}\d)[\w.,-]{1,80}",

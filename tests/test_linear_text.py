@@ -28,16 +28,16 @@ FREE_S = 0.002
 MAX_RATIO = 3.0
 
 HOSTILE = (
-    "<a-b ", "<a_b>\n", "</a-b>", "<user_query>\n", "<system-reminder>\n", "<file name='a'>\n", "<my-card><p>", "```\n", "``` ",
-    "`", "[", "[[", "[a", "[a] ", "{", "{{ ", "{{a", "${", "${a", "{a.", "<A_", "$A_", "\"", "\"a", "'", " ", "\t", "\n", " \n",
-    "\n\n", "\n \n", "a", "aA", "A", "a ", "a.", "a-", "a_", "a:", "a: ", "0", "0 ", "0.", "1,", "2026-", "10:", "jan", "jan ",
-    "monday ", "today ", "current ", "user ", "user said ", "the user sent ", "user_id", "user: {", "call ", "request ",
-    "request-", "request id ", "id: ", "trace=", "eyJa-", "a@", "a.a@a.", "@a.", "x-a:", "x-a: b=", "now ", "message 1 ",
-    "1 of ", "0 tokens ", "cache bust ", "seed ", "ip ", "1.1", "1.1.1.1", "data: ", "data:  \r", "\r\n", "# ", "## a\n", "**a",
-    "---", "=== a ===\n", "-----\n", "Observation: ", "\nObservation:", "Question: a\n", "Thought:\n", "Action:", "example ",
-    "launched ", "created by ", "again ", "again, ", "yes ", "the ", "that's ", "wrong ", "もう一度", "! ", "- ", "é", "\u3042", "\ud800",
-    "summarize the conversation ", "title for ", "only ", "in 5 ", "Dr. Aa Aa ", "helping Aa ", "location ", "1.2345, ", "e.g. ",
-    "--a\r\n", "name=\"", "boundary=", "\"usage\" : ", "gpt-", "claude-", "*", "\\\\",
+    "<a-b ", "<a_b>\n", "</a-b>", "<user_query>\n", "<system-reminder>\n", "<file name='a'>\n", "<my-card><p>",
+    "```\n", "`", "[", "[a] ", "{", "{{ ", "${", "{a.", "<A_", "$A_", "\"", "\"a", "'", " ", "\t", "\n", "\n\n",
+    "\n \n", "a", "a ", "a.", "a-", "a_", "a:", "a: ", "0", "0.", "1,", "2026-", "10:", "jan", "monday ", "today ",
+    "current ", "user ", "user said ", "the user sent ", "user_id", "user: {", "call ", "request ", "request-",
+    "request id ", "id: ", "trace=", "eyJa-", "a@", "a.a@a.", "@a.", "x-a:", "x-a: b=", "now ", "message 1 ", "1 of ",
+    "0 tokens ", "cache bust ", "seed ", "ip ", "1.1.1.1", "data: ", "data:  \r", "\r\n", "# ", "**a", "---",
+    "=== a ===\n", "-----\n", "Observation: ", "\nObservation:", "Question: a\n", "Thought:\n", "example ",
+    "launched ", "created by ", "again ", "again, ", "yes ", "the ", "that's ", "wrong ", "! ", "- ", "あ", "\ud800",
+    "summarize the conversation ", "title for ", "only ", "in 5 ", "Dr. Aa Aa ", "helping Aa ", "location ",
+    "1.2345, ", "e.g. ", "name=\"", "boundary=", "\"usage\" : ", "gpt-", "\\\\",
 )  # fmt: skip
 PATTERN_CALLS = ("search", "match", "fullmatch", "findall", "finditer", "sub", "split", "compile")
 
@@ -97,10 +97,11 @@ def slow(run: Callable[[str], object], pieces: tuple[str, ...] = HOSTILE, free_s
     """The pieces of which a text twice as long takes more than MAX_RATIO times; what is quick needs no second look."""
     found = []
     for piece in pieces:
+
         def hostile(n: int, piece: str = piece) -> object:
             return run((piece * (n // len(piece) + 1))[:n])
 
-        if cpu_s(lambda: hostile(N_CHARS)) < free_s or cpu_s(lambda: hostile(N_CHARS)) < free_s:  # noqa: B023
+        if cpu_s(lambda: hostile(N_CHARS)) < free_s or cpu_s(lambda: hostile(N_CHARS)) < free_s:
             continue
         if (measured := ratio(hostile, N_CHARS)) > MAX_RATIO and ratio(hostile, 2 * N_CHARS) > MAX_RATIO:
             found.append(f"{piece!r}: x{measured:.1f}")
@@ -139,7 +140,11 @@ def _task(text: str) -> object:
 
 
 def _loop(text: str) -> object:
-    said = [{"role": "user", "content": "go"}, {"role": "assistant", "content": text}, {"role": "user", "content": text}]
+    said = [
+        {"role": "user", "content": "go"},
+        {"role": "assistant", "content": text},
+        {"role": "user", "content": text},
+    ]
     return read_task({"messages": said, "system": text})
 
 

@@ -43,7 +43,9 @@ def test_another_provider_is_told_no_line_for_the_books_and_what_changes_last() 
     assert volatile.settled({"system": HEADER.format(1, 2) + "\nYou are an agent."})["system"] == "You are an agent."
 
 
-@pytest.mark.parametrize("system", ["You are an agent.\nToday is 2026-11-26.", None, [{"type": "text", "text": "Hi"}], 5, [7]])
+@pytest.mark.parametrize(
+    "system", ["You are an agent.\nToday is 2026-11-26.", None, [{"type": "text", "text": "Hi"}], 5, [7]]
+)
 def test_what_need_not_change_is_the_same_object(system: Any) -> None:
     body = {"system": system}
     assert volatile.settled(body) is body

@@ -55,9 +55,7 @@ def read_prefix(body: Body, api: Api) -> Prefix:
     head_key = f"{head.lasting:016x}" if tools or system else ""
     opening = xxh3_64_intdigest(encoded(messages[0])[0]) if messages else 0
     owned = owned or marked or has_marks
-    return Prefix(
-        tools_units, head_key, units, keys, sizes, owned, has_images, head_bytes=head.sent, opening=opening
-    )
+    return Prefix(tools_units, head_key, units, keys, sizes, owned, has_images, head_bytes=head.sent, opening=opening)
 
 
 def plan(

@@ -21,7 +21,7 @@ _MAX_KNOWN = 4096
 
 
 class Head(msgspec.Struct, frozen=True):
-    """Digests: `lasting` of what identifies it, `sent` of what is sent. The same for a head in which nothing changes."""
+    """Digests: `lasting` of what identifies it, `sent` of what is sent; the same where nothing changes."""
 
     lasting: int
     sent: int

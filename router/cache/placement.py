@@ -221,8 +221,9 @@ class Placement:
         conversation = (
             f"c:{name}" if name else hold.conversation if hold else f"{prefix.keys[-1]:x}" if len(prefix.keys) else ""
         )
-        is_same = hold is not None and hold.head_bytes == prefix.head_bytes  # else nothing behind it can be read
-        warm = {m: [e for e in entries if e.n_messages <= n_known] for m, entries in hold.warm.items()} if is_same else {}
+        # Where the head has changed in a byte, nothing behind it can be read: the conversation is the same, and cold.
+        believed = hold.warm if hold and hold.head_bytes == prefix.head_bytes else {}
+        warm = {m: [e for e in entries if e.n_messages <= n_known] for m, entries in believed.items()}
         head_warm = head_hold.warm if head_hold and head_hold.head_bytes == prefix.head_bytes else {}
         shape = "agent" if prefix.tools_units else "chat"
         classes = tuple(dict.fromkeys((label or prefix.head_key or shape, shape)))

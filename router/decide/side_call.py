@@ -20,73 +20,93 @@ _READ_CHARS = 1200
 _THING = re.compile(
     r"\b(?:title|topic|tags?|emoji|name for|session name|commit messages?|command prefix|file ?paths?|filepaths|"
     r"follow-?up (?:questions?|prompts?|suggestions?)|search quer(?:y|ies)|standalone question|autocomplet\w{0,6}|"
-    r"speak next|(?:short |brief )?description|label|slug|branch name|titel|titre|título|titolo)\b|标题|タイトル",
+    r"speak next|name (?:this|the) (?:chat|session|conversation|thread)|command is (?:safe|read-only)|"
+    r"(?:short |brief )?description|label|slug|branch name|titel|titre|título|titolo)\b|标题|タイトル",
     re.I,
 )
 _SUMMARY = re.compile(
-    r"\b(?:summar(?:y|i[sz]e|i[sz]es|i[sz]ing|i[sz]ation)|condense|compact(?:ion|ing)?|compress(?:es)?|hand-?off|checkpoint|"
-    r"snapshot|detailed prompt for continuing|zusammenfass\w{0,5}|zusammen|fasse|résum\w{1,4}|resum(?:e|en|ir|es)|samenvat\w{0,6})\b|"
+    r"\b(?:summar(?:y|i[sz]e|i[sz]es|i[sz]ing|i[sz]ation)|condense|compact(?:ion|ing)?|compress(?:es)?|hand-?off|"
+    r"checkpoint|snapshot|detailed prompt for continuing|zusammenfass\w{0,5}|zusammen|fasse|résum\w{1,4}|"
+    r"resum(?:e|en|ir|es)|samenvat\w{0,6})\b|"
     r"总结|要約",
     re.I,
 )
 _TALK = re.compile(
     r"\b(?:conversations?|chat|session|thread|dialog(?:ue)?|history|discussion|transcript|messages?|gespräch|unterhaltung|"
-    r"sitzung|conversación|gesprek|requests?|responses?|diffs?|commands?|user begins|follow ?up (?:question|message|input)|text)\b|"
+    r"following (?:query|question|prompt)|sitzung|conversación|gesprek|requests?|responses?|diffs?|commands?|"
+    r"user begins|text|follow ?up (?:question|message|input))\b|"
     r"对话|会話",
     re.I,
 )
 _WHOLE = re.compile(
-    r"\b(?:conversations?|chat|session|thread|history|gespräch|unterhaltung|conversación|gesprek)\b|对话|会話", re.I
+    r"\b(?:conversations?|discussion|chat|session|thread|(?:full|entire|our|message) history|"
+    r"gespräch|unterhaltung|conversación|gesprek)\b|对话|会話",
+    re.I,
 )
 _BOUND = re.compile(
     r"\b(?:only|nothing else|concise|brief|short|pithy|one-line|json|isnewtopic|standalone|logically|in under|"
-    r"no (?:more|longer) than|at most|or less|in \d|under \d|\d ?-? ?\d{0,2}[ -]words?|fewer than|two or three|new topic|"
+    r"no (?:more|longer) than|at most|or less|in \d|under \d|\d ?-? ?\d{0,2}[ -]words?|fewer than|new topic|"
     r"without any (?:preamble|other)|no punctuation|keine|nur)\b|#{2,3} output\b",
     re.I,
 )
 _ORDERS = re.compile(
-    r"\b(?:generate|write|create|reply|respond|extract|suggest|determine|provide|output|craft|produce|return|analy[sz]e|say|"
-    r"summari[sz]e|rephrase|rewrite|name|you are|you will|your task|give|crafting|generates?|come up|schreibe?|gib)\b",
+    r"\W{0,8}(?:(?:given|based|using|for|from|after)\b[^.\n]{0,160}?,\s{0,2})?"
+    r"(?:(?:please|now|then|first|if so|if it does|and|task:?)\b,?\s)?"
+    r"(?:you\b|i (?:want|need) you to\b|(?:your (?:task|job|goal) is to )?(?:generate|write|create|reply|respond|"
+    r"extract|suggest|determine|decide|provide|output|craft|produce|return|analy[sz]e|say|summari[sz]e|rephrase|rewrite|name|give|"
+    r"come up|classify|schreibe?|gib)\b)",
     re.I,
 )
+"""How a sentence begins that orders something."""
 _ON = re.compile(
-    r"\b(?:so far|continu\w{1,5}|resum\w{1,3}|los(?:ing|s)|replaces?|successor|another model|next (?:agent|model)|hand-?off|"
-    r"checkpoint|entire|partial conversation|go(?:es)? on|carr(?:y|ies) on|preserv\w{1,4}|snapshot|"
+    r"\b(?:so far|continu\w{1,5}|resum\w{1,3}|los(?:ing|s)|replaces?|successor|another model|next (?:agent|model)|"
+    r"hand-?off|checkpoint|entire|partial conversation|go(?:es)? on|carr(?:y|ies) on|preserv\w{1,4}|snapshot|"
     r"bisherige\w{0,2}|weiterarbeiten|weiter|full history|conversation history|previous conversation)\b|至今|继续",
     re.I,
 )
 _TINY = re.compile(
-    r"\b(?:under|at most|within|no (?:more|longer) than|up to|maximum(?: of)?|in)\s\d{1,3}\s(?:characters|chars|words)\b",
+    r"\b(?:under|at most|within|no (?:more|longer) than|up to|maximum(?: of)?|in)\s\d{1,3}\s"
+    r"(?:characters|chars|words)\b",
     re.I,
 )
+_END = re.compile(r"[\n.:!?]")
 _KEYS = (
-    "title", "topic", "tag", "emoji", "name", "commit", "prefix", "path", "follow", "quer", "standalone", "autocomplet",
-    "speak next", "description", "label", "slug", "titel", "titre", "título", "titolo", "标题", "タイトル",
+    "title", "topic", "tag", "emoji", "name", "commit", "prefix", "path", "follow", "quer", "standalone",
+    "autocomplet",
+    "speak next", "description", "command is", "label", "slug", "titel", "titre", "título", "titolo",
+    "标题", "タイトル",
     "summar", "condense", "compact", "compress", "hand", "checkpoint", "snapshot", "continuing", "zusammen", "fasse",
     "résum", "resum", "samenvat", "总结", "要約",
 )  # fmt: skip
 """One of them is in every order that the patterns find; looking for these first takes a tenth of the time."""
-_OWN = re.compile(r"\b(?:my|our|mein\w{0,2}|attached|explain|argue|why|compare)\b", re.I)
+_OWN = re.compile(
+    r"\b(?:my|our|mein\w{0,2}|attached|explain|argue|why|compare|function|service|script|component|class|method|endpoint|"
+    r"code|api|app|program|tests?|design|implement)\b",
+    re.I,
+)
+"""What an order of the user's own is about."""
 
 
-def read_side_call(body: Body, system: str, said: Sequence[str]) -> SideCall | None:
+def read_side_call(body: Body, system: str, said: Sequence[str], *, is_answered: bool) -> SideCall | None:
     """What a request is on the side for, None for one of the conversation itself.
 
-    `system` is the start of the system prompt; `said` are the user's last messages as they came, the newest last.
+    `system` is the start of the system prompt; `said` are the user's last messages as they came, the newest last;
+    `is_answered`: the assistant has said something before.
     """
     if any(_is_one(body, name) for name in _MAX_TOKENS):
         return SideCall.PROBE
     last = said[-1] if said else ""
-    if len(said) == 1 and len(last) < _READ_CHARS and (not system or len(system) > _SYSTEM_CHARS) and not _may_order(last):
+    has_prompt = 0 < len(system) <= _SYSTEM_CHARS
+    if len(said) < 2 and not has_prompt and len(last) < _READ_CHARS and not _may_order(last):
         return None  # nearly all requests: 2 us
     ask = last if len(last) <= 2 * _READ_CHARS else f"{last[:_READ_CHARS]}\n{last[-_READ_CHARS:]}"
-    prompt = system if len(system) <= _SYSTEM_CHARS else ""
+    prompt = system if has_prompt else ""
     for text in (ask, prompt):
         if not _may_order(text):
             continue
         if _is_chore(text, body, is_prompt=text is prompt):
             return SideCall.CHORE
-        if _is_compaction(text, is_prompt=text is prompt):
+        if (is_answered or text is prompt) and _is_compaction(text, is_prompt=text is prompt):
             return SideCall.COMPACTION
     before = said[-2][:_READ_CHARS] if len(said) > 1 else ""
     return SideCall.CHORE if _may_order(before) and _is_chore(before, body, is_prompt=True) else None
@@ -102,15 +122,18 @@ def _is_one(body: Mapping[str, Any], name: str) -> bool:
 
 def _is_chore(text: str, body: Body, *, is_prompt: bool) -> bool:
     """Whether a text orders a small thing about a conversation, a diff or a command, in a bound form."""
-    found = None if body.get("tools") else _THING.search(text)
-    if found is None:
-        return not body.get("tools") and _TINY.search(text) is not None and _is_summary(text)
-    near = text[max(found.start() - 300, 0) : found.end() + 400]
-    if not (_ORDERS.search(near) and _BOUND.search(near)):
+    if body.get("tools"):
         return False
-    if is_prompt:
-        return True
-    return _TALK.search(near) is not None and _OWN.search(text[:_READ_CHARS]) is None
+    for found, _ in zip(_THING.finditer(text), range(8), strict=False):
+        begin = max(text.rfind("\n", 0, found.start()), text.rfind(". ", 0, found.start()), -1) + 1
+        stop = _END.search(text, found.end())
+        sentence = text[begin : stop.start() if stop else len(text)]
+        near = text[max(found.start() - 300, 0) : found.end() + 400]
+        if not (_ORDERS.match(sentence) and _BOUND.search(near)):
+            continue
+        if is_prompt or (_TALK.search(near) and not _OWN.search(sentence)):
+            return True
+    return _TINY.search(text) is not None and _is_summary(text)
 
 
 def _is_compaction(text: str, *, is_prompt: bool) -> bool:

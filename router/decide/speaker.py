@@ -37,6 +37,7 @@ class Kind(Enum):
 
 _MATTERS = frozenset(("issue", "problem", "pr", "bug", "ticket", "story", "feature"))
 _DESCRIBES = frozenset(("description", "statement", "text", "body", *_MATTERS))
+_DETERMINERS = frozenset(("the", "this", "final", "main", "primary", "your"))
 _NEAR = 2  # words between "user" and "question" at most
 
 
@@ -53,7 +54,7 @@ def of_tag(name: str) -> Kind:
         return Kind.NONE
     if last in vocabulary("asks") and rest & vocabulary("whose"):
         return Kind.ASK
-    if not rest and last in vocabulary("asks_alone"):
+    if rest <= _DETERMINERS and last in vocabulary("asks_alone"):
         return Kind.ASK
     if last in vocabulary("replies") and (not rest or rest & vocabulary("whose")):
         return Kind.REPLY
@@ -98,9 +99,9 @@ def of_title(title: str) -> Kind:
         before = frozenset(found[max(at - _NEAR, 0) : at])
         if word in vocabulary("asks") and before & vocabulary("whose"):
             return Kind.ASK
-        if word == "instructions" and before & {"new", "my"}:
+        if word in ("instructions", "want", "need") and before & {"new", "my", "i", "user"}:
             return Kind.ASK
-    if len(found) == 1 and (found[0] in vocabulary("asks_alone") or found[0] in ("human", "issue")):
+    if len(found) == 1 and (found[0] in vocabulary("asks_alone") or found[0] in ("human", "issue", "instruction")):
         return Kind.WEAK_ASK
     if len(found) <= 2 and found[-1] in vocabulary("cues"):
         return Kind.CUE
@@ -116,11 +117,12 @@ def of_title(title: str) -> Kind:
 
 _SPOKE = (
     r"(?:sent|send|sends|said|says|wrote|writes|asked|asks|added|adds|typed|provided|provides|left|leaves|gave|gives|"
-    r"feedback|message|replied|replies|answered|answers|responded|responds|commented|instructions?|interjected|told|"
+    r"feedback|message|interjection|comment|correction|interruption|follow-?up|input|reply|replied|replies|answered|answers|responded|responds|commented|instructions?|interjected|told|"
     r"requested|requests)"
 )
 _LEAD_IN = re.compile(
     rf"(?:\b(?:user|human|customer|operator)(?:'s)?\b(?![-_])[^\n.:!?]{{0,80}}\b{_SPOKE}\b|"
+    r"\b(?:given|provided|sent|said|left|added|typed|written|entered|supplied) by (?:the )?(?:user|human|customer)\b|"
     rf"\bnew (?:instructions?|message|request)\b)[^\n.:!?]{{0,80}}:",
     re.I,
 )
@@ -132,8 +134,8 @@ _HARNESS = re.compile(
 _LEAD_IN_CHARS = 400
 """A lead-in stands this near to the start of what a harness or a tool says."""
 _CLOSING = re.compile(
-    r"(?:please |now |you (?:can|may|should|must) |important|note\b|remember|after |once |before |when |see to |continue|"
-    r"address|consider|do not |don't |respond |this is )",
+    r"(?:please |now |you (?:can|may|should|must) |important|note\b|remember|after |once |before |when |see to |"
+    r"continue|address|consider|do not |don't |respond |this is )",
     re.I,
 )
 _WORK = re.compile(
@@ -170,12 +172,13 @@ def _without_closing(text: str) -> str:
 # ---- what a program says
 
 _RESULT_HEAD = re.compile(
-    r"\s{0,20}(?:"
+    r"[\s#*_=-]{0,20}(?:"
     r"\[[^\]\n]{1,200}\][ \t]{0,3}(?:result|output|response|error)s?\b|"
     r"\[[\w.-]{2,40}(?: for '[^\n]{0,200}'| completed| error)\]|"
     r"(?:observation|exit ?code|returncode|call id|code output|execution logs?|stdout|stderr)\b[^\n:]{0,60}:|"
-    r"(?:tool|function|action|command|execution|script|hook|stop hook|mcp|agent)\b[^\n:]{0,20}\b(?:result|output|response|"
-    r"returned|error|feedback|failed|executed|finished)\b[^\n:]{0,80}[:.]|"
+    r"(?:tool|function|action|execution|stop hook|hook|mcp)\b[^\n:]{0,20}\b(?:result|output|response|returned|error|"
+    r"feedback|failed|executed|finished)\b[^\n:]{0,80}[:.]|"
+    r"(?:command|script|agent)\b[^\n:]{0,60}\b(?:result|output|response|returned|executed|finished)\b[^\n:]{0,80}[:.]|"
     r"(?:results?|output|response) (?:of|from|for) [^\n:]{1,80}:|"
     r"called the [^\n]{1,40} (?:tool|function)\b|i ran (?:this|the) command\b)",
     re.I,
@@ -183,15 +186,17 @@ _RESULT_HEAD = re.compile(
 _NAG_HEAD = re.compile(
     r"\s{0,20}(?:\[(?:error|warning|system|task|notice|automated|reminder)\b[^\]\n]{0,60}\]|#{1,3} |error:|warning:|"
     r"invalid |could not parse|your (?:last|previous) |you (?:did not|didn't|must|seem|have not|haven't)\b|"
-    r"please (?:always|continue|retry|respond|use|provide)\b|the (?:llm|model|assistant|previous response)\b|"
-    r"no tool\b|format error)",
+    r"continue\b|please (?:always|continue|retry|respond|use|provide)\b|the (?:llm|model|assistant)\b|"
+    r"the previous response\b|no tool\b|format error)",
     re.I,
 )
 _PROTOCOL = (
-    "tool use", "tool call", "used no tool", "use a tool", "no tool", "action", "edit format", "block", "parse", "triple",
+    "tool use", "tool call", "used no tool", "use a tool", "no tool", "action", "edit format", "block", "parse",
+    "triple", "call a tool", "finish tool", "if finished", "if you are done", "working on the task",
     "previous response", "last answer", "your last", "automated", "automatic", "xml", "json", "errors below", "lint",
     "running:", "failed to match", "search/replace", "invalid format", "missing '", "whatever approach",
-    "finish the interaction", "human help", "was interrupted", "may have been incomplete", "task resumption", "next steps",
+    "finish the interaction", "human help", "was interrupted", "may have been incomplete", "task resumption",
+    "next steps",
     "attempt completion", "attempt_completion", "retry with", "required parameter",
 )  # fmt: skip
 
@@ -199,6 +204,9 @@ _PROTOCOL = (
 def is_result(text: str) -> bool:
     """Whether a text begins as a tool's result does, or as what a harness sends of itself to keep a model going."""
     if _RESULT_HEAD.match(text):
+        return True
+    head = text.lstrip()[:80].partition("\n")[0]
+    if head[:1] in ("#", "*", "=", "-") and of_title(head) is Kind.RESULT:
         return True
     if not _NAG_HEAD.match(text):
         return False
@@ -217,13 +225,37 @@ _ACKNOWLEDGED = re.compile(
 
 
 def is_handed_over(text: str, answer: str) -> bool:
-    """Whether a message only hands over files or surroundings, which the assistant's answer no more than acknowledges."""
+    """Whether a message only hands over files or surroundings, and the assistant's answer just acknowledges them."""
     if len(answer) > 160 or "?" in answer or not _ACKNOWLEDGED.match(answer.strip()):
         return False
     head = text[:400].split("```")[0]
     return "?" not in head and _GIVES.search(head) is not None
 
 
+_HANDS = re.compile(
+    r"(?:here (?:is|are)|below (?:is|are)|the following (?!files)|these are|relevant|retrieved|attached|"
+    r"additional|some|context)\b"
+    r"(?![^\n]{0,80}\b(?:my|our|mine|i)\b)[^\n]{0,80}\b(?:snippets?|context|documents?|results|passages|excerpts|"
+    r"chunks|files?|sources|information|segments)\b[^\n]{0,60}:\s{0,4}\n",
+    re.I,
+)
+_RETRIEVED = frozenset(("relevant", "retrieved", "snippets", "passages", "chunks", "knowledge", "excerpts"))
+
+
+def without_handed(text: str) -> str:
+    """An ask without the code or passages in fences that somebody else than the user has put before it."""
+    if "```" not in text or _HANDS.match(text) is None:
+        return text
+    head, fence, rest = text.rpartition("```")
+    return rest.strip() if fence and head.count("```") % 2 and rest.strip() else text
+
+
+def is_retrieved(marker: Marker) -> bool:
+    """Whether what stands under a marker was found by a program."""
+    return bool(_RETRIEVED.intersection(words(marker.title)))
+
+
+_ME = re.compile(r"\b(?:me|my|our)\b", re.I)
 _BINDS = ("must", "only", "every", "always", "never", "do not", "don't", "format", "remember", "exactly")
 _EDITS = (
     "search/replace", "diff", "hunk", "fence", "file listing", "entire content", "file path", "full path", "edit",
@@ -259,7 +291,7 @@ def _is_rule(paragraph: str, with_next: str) -> bool:
     head = paragraph.lstrip()
     if head.startswith("#") and of_title(head.partition("\n")[0]) is Kind.RULES:
         return _n_of(_FORMATS, with_next) > 1
-    return _n_of(_EDITS, paragraph) > 1 and _n_of(_BINDS, paragraph) > 0
+    return _n_of(_EDITS, paragraph) > 1 and _n_of(_BINDS, paragraph) > 0 and _ME.search(paragraph[:2000]) is None
 
 
 def _is_sample(paragraph: str) -> bool:
@@ -276,7 +308,8 @@ def _n_of(terms: Sequence[str], text: str) -> int:
 
 _CALL = re.compile(
     r"(?:</(?:[a-z]+_[a-z_]+|invoke|parameter|function|function_calls|tool_call|tool|code)>|"
-    r"\bAction(?: Input)?:[^\n]{0,400}|\"action_input\"[^`]{0,400}```)\s{0,40}$",
+    r"\bAction(?: Input)?:[^\n]{0,400}|"
+    r"\"(?:action_input|action|tool|tool_name|function)\"\s{0,4}:[^`]{0,400}```)\s{0,40}$",
     re.I,
 )
 _ASKS_BACK = ("question", "completion", "finish", "respond", "plan_mode", "result>")

@@ -53,7 +53,7 @@ def read_task(body: Body, headers: Mapping[str, str] | None = None, prefix: Pref
     asks = [turn.text for turn in turns if turn.role == "user" and turn.text]
     system = system_text(body, items)
     said = _said(items)
-    side_call = read_side_call(body, system, said)
+    side_call = read_side_call(body, system, said, is_answered=any(m.get("role") == "assistant" for m in items[-3:]))
     state = _state(turns, asks, system, named)
     return Task(
         text=leaning.joined(turns) if side_call is None else _ordered(said),

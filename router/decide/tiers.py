@@ -91,10 +91,8 @@ class Policy:
             reason = Reason.RULE
         return Decision(tier, self.fleet.models[tier].id, p_suffices, reason, point, notes)
 
-    def _aside(
-        self, side_call: SideCall, allowed: Sequence[Tier], point: str, notes: tuple[str, ...]
-    ) -> Decision:
-        """The cheapest tier that can do it: any for a probe or a chore, for a summary of a conversation not the lowest."""
+    def _aside(self, side_call: SideCall, allowed: Sequence[Tier], point: str, notes: tuple[str, ...]) -> Decision:
+        """The cheapest tier that can do it: any for a probe or a chore, not the lowest for a conversation's summary."""
         least = _TIERS[1] if side_call is SideCall.COMPACTION else _TIERS[0]
         tier = next((tier for tier in allowed if tier.at_least(least)), allowed[-1])
         return Decision(tier, self.fleet.models[tier].id, {}, Reason.SIDE_CALL, point, (*notes, f"a {side_call}"))

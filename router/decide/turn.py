@@ -17,8 +17,10 @@ from router.decide.speaker import Kind
 _RESULT_TYPES = ("function_call_output", "computer_call_output", "local_shell_call_output", "custom_tool_call_output",
                  "shell_call_output", "mcp_call_output", "apply_patch_call_output")  # fmt: skip
 _SURROUNDS = (Kind.CONTEXT, Kind.RULES, Kind.RESULT)
+_PEOPLE = ("user", "human", "customer")
 _NOTICE = re.compile(
-    r"^(?:\[(?:Request interrupted|Image|File|Pasted)[^\]\n]{0,200}\]|#{1,3} AGENTS\.md instructions for [^\n]{0,400})$",
+    r"^(?:\[(?:Request interrupted|Image|File|Pasted)[^\]\n]{0,200}\]|"
+    r"#{1,3} AGENTS\.md instructions for [^\n]{0,400})$",
     re.MULTILINE,
 )
 _SPEAKS = frozenset(("system", "notification", "msg", "turn", "hook", "session", "notice", "interruption", "aborted"))
@@ -90,8 +92,14 @@ def _told_by(content: Any) -> str:
     head = text[:_TOLD_CHARS]
     if len(text) > 4 * _TOLD_CHARS or ("ser" not in head and "uman" not in head and "<" not in head):
         return ""
-    replies = _inner(text, [block for block in blocks(bounded(text)) if _is_reply(block.name)])
-    return replies or speaker.told(text)
+    if "<" in text:
+        text = bounded(text)
+        marked = blocks(text)
+        if replies := _inner(text, [block for block in marked if _is_reply(block.name)]):
+            return replies
+        if told := next(filter(None, (_told_in(block, text) for block in marked)), ""):
+            return told
+    return speaker.told(text)
 
 
 def _is_reply(name: str) -> bool:
@@ -119,9 +127,8 @@ def _user(content: Any, around: Around, judges: bool) -> Turn:
 def _own_words(said: Sequence[str], around: Around) -> tuple[str, bool]:
     """What the user wrote in the texts of a message, and whether it ends in results."""
     bound = [text if len(text) <= READ_CHARS else bounded(text) for text in said]
-    first = None
-    if len(bound) > 1 or around.is_answered:
-        first = next((at for at, text in enumerate(bound) if (at or around.is_answered) and speaker.is_result(text)), None)
+    begin = 0 if around.is_answered else 1
+    first = next((at for at in range(begin, len(bound)) if speaker.is_result(bound[at])), None)
     if first is not None:
         behind = "\n".join(bound[first:])
         replies = _inner(behind, [block for block in blocks(behind) if _is_reply(block.name)])
@@ -140,7 +147,7 @@ def _own_words(said: Sequence[str], around: Around) -> tuple[str, bool]:
 
 
 def _asked(text: str, around: Around) -> tuple[str, bool]:
-    """The ask in a text without what is marked as something else, with pastes cut short; and whether it ends in results."""
+    """The ask in a text, without what is marked as something else and pastes cut short; whether it ends in results."""
     text, is_loop, is_whole = _unwrapped(text, around) if "<" in text else (text, False, False)
     if not is_whole and (":" in text or "\n\n" in text or "：" in text or _MARKS.search(text)):
         text, observed = _in_sections(text)
@@ -154,6 +161,10 @@ def _unwrapped(text: str, around: Around) -> tuple[str, bool, bool]:
     marked = [(_kind(block, around), block) for block in blocks(text)]
     asks = [block for kind, block in marked if kind is Kind.ASK and not _is_arguments(block)]
     told = [words for kind, block in marked if kind in _SURROUNDS and (words := _told_in(block, text))]
+    if not asks and any(kind in _SURROUNDS for kind, _ in marked):
+        asks = [block for _, block in marked if block.name.lower() in _PEOPLE]
+    if not asks:
+        asks = [block for kind, block in marked if kind is Kind.REPLY and _is_led_in(text[: block.start])]
     if asks and (found := _inner(text, asks)):
         return "\n\n".join([*told, found]), False, True
     kept, at = list[str](), 0
@@ -161,7 +172,7 @@ def _unwrapped(text: str, around: Around) -> tuple[str, bool, bool]:
         if kind in _SURROUNDS:
             kept.append(text[at : block.start])
             at = block.end
-        elif _is_arguments(block):
+        elif kind is Kind.REPLY or _is_arguments(block):
             kept += [text[at : block.start], text[block.inner_start : block.inner_end] + "\n"]
             at = block.end
     kept.append(text[at:])
@@ -176,11 +187,15 @@ def _unwrapped(text: str, around: Around) -> tuple[str, bool, bool]:
     return without, False, False
 
 
+def _is_led_in(before: str) -> bool:
+    """Whether a harness's words stand before a reply: "The user has provided this feedback:"."""
+    line = before.rstrip()[-_TOLD_CHARS:].rpartition("\n")[2].lower()
+    return line.endswith(":") and ("user" in line or "human" in line)
+
+
 def _kind(block: Block, around: Around) -> Kind:
     kind = speaker.of_tag(block.name)
-    if kind is Kind.REPLY:
-        return Kind.ASK if around.is_answered else Kind.NONE
-    return kind
+    return Kind.NONE if kind is Kind.REPLY and not around.is_answered else kind
 
 
 def _is_arguments(block: Block) -> bool:
@@ -203,14 +218,15 @@ def _told_in(block: Block, text: str) -> str:
 
 
 def _inner(text: str, found: Sequence[Block]) -> str:
-    return "\n\n".join(filter(None, (text[block.inner_start : block.inner_end].strip() for block in found)))
+    inner = (text[block.inner_start : block.inner_end].strip() for block in found)
+    return "\n\n".join(filter(None, (each.removeprefix("<![CDATA[").removesuffix("]]>").strip() for each in inner)))
 
 
 def _in_sections(text: str) -> tuple[str, bool]:
     """The ask among headings, labels and ruled sections, and whether an observation of a tool stands behind it."""
     found = speaker.sections(text, markers(text))
     if not found:
-        return speaker.without_rules(text), False
+        return speaker.without_rules(speaker.without_handed(text)), False
     kinds = [kind for kind, _, _ in found]
     others = any(kind in (*_SURROUNDS, Kind.CUE) for kind in kinds)
     is_open = kinds[-1] is Kind.CUE and not found[-1][2].strip()
@@ -220,7 +236,12 @@ def _in_sections(text: str) -> tuple[str, bool]:
     if at < 0 and is_open and Kind.RESULT in kinds:  # a scratchpad below an ask without a label
         return text[: min(marker.start for _, marker, _ in found)].strip(), True
     if at < 0:
-        return speaker.without_rules(_without_closed(text, found)), False
+        text = text[
+            : next(
+                (m.start for kind, m, _ in found if kind is Kind.CONTEXT and m.start and speaker.is_retrieved(m)), None
+            )
+        ]
+        return speaker.without_rules(speaker.without_handed(_without_closed(text, found))), False
     _, marker, _ = found[at]
     later = found[at + 1 :]
     if not marker.is_label:  # under a heading, what the user labels is theirs

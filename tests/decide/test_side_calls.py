@@ -12,8 +12,8 @@ from router.types import Api, SideCall
 
 TALK = "User: the build fails since the upgrade\nAssistant: I pinned the version and it passes."
 SUMMARY = (
-    "Your task is to create a detailed summary of the conversation so far, with every explicit request and what was done, "
-    "so that development can go on without losing context."
+    "Your task is to create a detailed summary of the conversation so far, with every explicit request and what was "
+    "done, so that development can go on without losing context."
 )
 
 
@@ -28,8 +28,8 @@ CALLS: dict[str, tuple[dict[str, Any], SideCall]] = {
     "topic": (
         {
             "max_tokens": 512,
-            "system": "Analyze if this message indicates a new conversation topic. If it does, extract a 2-3 word title. "
-            "Format your response as a JSON object with the fields 'isNewTopic' and 'title'.",
+            "system": "Analyze if this message indicates a new conversation topic. If it does, extract a 2-3 word "
+            "title. Format your response as a JSON object with the fields 'isNewTopic' and 'title'.",
             "messages": said("Prove that the scheduler cannot deadlock and fix it where it can."),
         },
         SideCall.CHORE,
@@ -37,7 +37,9 @@ CALLS: dict[str, tuple[dict[str, Any], SideCall]] = {
     "session title": (
         {
             "system": "Summarize this coding conversation in under 50 characters.\nCapture the main task.",
-            "messages": said(f"Please write a 5-10 word title for the following conversation:\n\n{TALK}\n\nNothing else."),
+            "messages": said(
+                f"Please write a 5-10 word title for the following conversation:\n\n{TALK}\n\nNothing else."
+            ),
         },
         SideCall.CHORE,
     ),
@@ -65,7 +67,8 @@ CALLS: dict[str, tuple[dict[str, Any], SideCall]] = {
         {
             "messages": said(
                 "### Task:\nGenerate a concise, 3-5 word title with an emoji summarizing the chat history.\n"
-                f'### Output:\nJSON format: {{ "title": "..." }}\n### Chat History:\n<chat_history>\n{TALK}\n</chat_history>'
+                '### Output:\nJSON format: { "title": "..." }\n'
+                f"### Chat History:\n<chat_history>\n{TALK}\n</chat_history>"
             )
         },
         SideCall.CHORE,
@@ -114,7 +117,9 @@ def plan(router: Router, body: dict[str, Any], **options: Any) -> Any:
     return router.plan({"model": "auto", "max_tokens": 400, "router": options, **body}, Api.MESSAGES)
 
 
-HARD = "Prove that our consensus protocol is live under partial synchrony, and find the weakest assumption that suffices."
+HARD = (
+    "Prove that our consensus protocol is live under partial synchrony, and find the weakest assumption that suffices."
+)
 EASY = "What is 2 + 2?"
 USAGE = Usage(fresh_tokens=3000, output_tokens=50)
 SYSTEM = "You are a coding agent. " * 400

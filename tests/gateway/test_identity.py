@@ -1,4 +1,4 @@
-"""A Claude Code session with its billing block, which is new in each request, through the gateway: it costs no cache."""
+"""A Claude Code session with its billing block, new in each request, through the gateway: it costs no cache."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def test_the_billing_block_costs_no_cache_on_any_provider(fleet: str, tier: str,
             read = sum(bill.read for bill in bills)
             rates.append(read / sum(b.fresh + b.read + b.write_short + b.write_long for b in bills))
             keys.append({body.get("prompt_cache_key") for body in bodies})
-            firsts.append([str(body.get("system") or body.get("messages") or body.get("input"))[:200] for body in bodies])
+            firsts.append(
+                [str(body.get("system") or body.get("messages") or body.get("input"))[:200] for body in bodies]
+            )
             assert len({row["conversation"] for row in running.records(6)}) == 1
     assert rates[1] >= rates[0] - 0.005, rates
     assert rates[1] > 0.6
