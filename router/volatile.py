@@ -39,7 +39,7 @@ _MONTH = (
 )
 _WEEKDAY = r"(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?"
 _DATE = (
-    rf"(?:(?:{_WEEKDAY},?\s{{1,3}})?(?:the\s+)?(?:\d{{4}}-\d\d-\d\d|\d{{1,2}}(?:\.|st|nd|rd|th)?\s(?:de\s|of\s)?{_MONTH}(?:\sde)?,?"
+    rf"(?:(?:{_WEEKDAY},?\s{{1,3}})?(?:the\s{{1,3}})?(?:\d{{4}}-\d\d-\d\d|\d{{1,2}}(?:\.|st|nd|rd|th)?\s(?:de\s|of\s)?{_MONTH}(?:\sde)?,?"
     rf"\s\d{{4}}|{_MONTH}\s\d{{1,2}}(?:st|nd|rd|th)?,?\s\d{{4}}|\d{{1,2}}[./]\d{{1,2}}[./]\d{{4}}"
     r"|\d{4}年\d{1,2}月\d{1,2}日))"
 )
