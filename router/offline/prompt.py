@@ -18,9 +18,6 @@ from router.offline.models import Claude
 MEDIA_TOKENS = 1500
 MEDIA = ("image", "document", "image_url", "file", "input_audio", "audio")
 _PIECE = re.compile(r"\w{1,5}|[^\w\s]")
-_BILLING = "x-anthropic-billing-header:"
-"""A system block that the server reads and takes out of the prompt: Claude Code's, which is new in each request and yet
-hits (https://github.com/anthropics/claude-code/issues/68900: only other providers miss; 2026-11-26)."""
 _COUNTS_KEPT = 1 << 16
 _counts: dict[bytes, int] = {}
 
@@ -96,7 +93,7 @@ def anthropic_positions(body: Body, model: Claude) -> list[Position]:
     messages = [(str(m.get("role")), block) for m in body["messages"] for block in blocks(m.get("content"))]
     _depend(chain, {"speed": _unless(body.get("speed"), "standard"), "citations": _cites(messages)})
     for block in blocks(body.get("system")):
-        if not str(block.get("text")).startswith(_BILLING):
+        if not is_attribution(block):
             chain.add("system", without(block, "cache_control"))
         found.append(_position(chain, "text", block))
     _depend(chain, _messages_depend_on(body, model, messages))
@@ -108,6 +105,14 @@ def anthropic_positions(body: Body, model: Claude) -> list[Position]:
     if automatic and last is not None:
         found[last] = replace(found[last], ttl=found[last].ttl or automatic.get("ttl") or "5m")
     return found
+
+
+def is_attribution(block: Body) -> bool:
+    """Whether a system block is Claude Code's billing header, which Anthropic leaves out of what it caches by.
+
+    Nobody else does (https://code.claude.com/docs/en/llm-gateway-protocol, 2026-11-25).
+    """
+    return str(block.get("text")).startswith("x-anthropic-billing-header:")
 
 
 def last_cacheable(body: Body) -> int | None:
