@@ -206,7 +206,7 @@ def is_result(text: str) -> bool:
     if _RESULT_HEAD.match(text):
         return True
     head = text.lstrip()[:80].partition("\n")[0]
-    if head[:1] in ("#", "*", "=", "-") and of_title(head) is Kind.RESULT:
+    if head[:1] in ("#", "*", "=", "-") and of_title(head.partition("(")[0]) is Kind.RESULT:
         return True
     if not _NAG_HEAD.match(text):
         return False
