@@ -14,6 +14,7 @@ import msgspec
 READ_CHARS = 65_536
 """How much of a message is read: half of it from its start, half from its end."""
 
+_TITLE_WORDS = 10
 _CUT = "\n...\n"
 _TAG = re.compile(r"```|<(/?)([^\W\d][\w.:-]{0,60})(?:[ \t\n][^<>]{0,400})?>")
 _MARKER = re.compile(
@@ -117,6 +118,8 @@ def markers(text: str) -> list[Marker]:
     for match in _MARKER.finditer(text):
         line, label = match.groups()
         if label is not None:
+            if label.count(" ") > _TITLE_WORDS:
+                continue
             found.append(Marker(label.strip(), match.start(), match.end(), True))
             continue
         title = line.strip(_DECORATION)

@@ -15,13 +15,13 @@ from router.types import Body, SideCall
 _MAX_TOKENS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _SYSTEM_CHARS = 1500
 """A prompt for a chore is short; a longer one mentions titles and commits among much else."""
-_READ_CHARS = 1200
+_READ_CHARS = 600
 
 _THING = re.compile(
     r"\b(?:title|topic|tags?|emoji|name for|session name|commit messages?|command prefix|file ?paths?|filepaths|"
     r"follow-?up (?:questions?|prompts?|suggestions?)|search quer(?:y|ies)|standalone question|autocomplet\w{0,6}|"
     r"speak next|name (?:this|the) (?:chat|session|conversation|thread)|command is (?:safe|read-only)|"
-    r"(?:short |brief )?description|label|slug|branch name|titel|titre|título|titolo)\b|标题|タイトル",
+    r"(?:short |brief )description|branch name|titel|titre|título|titolo)\b|标题|タイトル",
     re.I,
 )
 _SUMMARY = re.compile(
@@ -70,15 +70,16 @@ _TINY = re.compile(
     re.I,
 )
 _END = re.compile(r"[\n.:!?]")
-_KEYS = (
-    "title", "topic", "tag", "emoji", "name", "commit", "prefix", "path", "follow", "quer", "standalone",
-    "autocomplet",
-    "speak next", "description", "command is", "label", "slug", "titel", "titre", "título", "titolo",
+_CHORE_KEYS = (
+    "title", "topic", " tag", "emoji", "name ", "commit message", "command prefix", "path", "follow", "search quer",
+    "standalone", "autocomplet", "speak next", "description", "command is", "titel", "titre", "título", "titolo",
     "标题", "タイトル",
-    "summar", "condense", "compact", "compress", "hand", "checkpoint", "snapshot", "continuing", "zusammen", "fasse",
-    "résum", "resum", "samenvat", "总结", "要約",
 )  # fmt: skip
-"""One of them is in every order that the patterns find; looking for these first takes a tenth of the time."""
+_SUMMARY_KEYS = (
+    "summar", "condense", "compact", "compress", "handoff", "hand-off", "checkpoint", "snapshot", "for continuing",
+    "zusammen", "fasse", "résum", "resum", "samenvat", "总结", "要約",
+)  # fmt: skip
+"""One of them is in whatever the patterns find; looking for these first takes a tenth of the time."""
 _OWN = re.compile(
     r"\b(?:my|our|mein\w{0,2}|attached|explain|argue|why|compare|function|service|script|component|class|method|endpoint|"
     r"code|api|app|program|tests?|design|implement)\b",
@@ -96,24 +97,24 @@ def read_side_call(body: Body, system: str, said: Sequence[str], *, is_answered:
     if any(_is_one(body, name) for name in _MAX_TOKENS):
         return SideCall.PROBE
     last = said[-1] if said else ""
-    has_prompt = 0 < len(system) <= _SYSTEM_CHARS
-    if len(said) < 2 and not has_prompt and len(last) < _READ_CHARS and not _may_order(last):
-        return None  # nearly all requests: 2 us
-    ask = last if len(last) <= 2 * _READ_CHARS else f"{last[:_READ_CHARS]}\n{last[-_READ_CHARS:]}"
-    prompt = system if has_prompt else ""
-    for text in (ask, prompt):
-        if not _may_order(text):
-            continue
-        if _is_chore(text, body, is_prompt=text is prompt):
+    prompt = system if len(system) <= _SYSTEM_CHARS else ""
+    last = _ends(said[-1]) if said else ""
+    for text, is_prompt in ((last, False), (prompt, True)):
+        if text and _is_chore(text, body, is_prompt=is_prompt):
             return SideCall.CHORE
-        if (is_answered or text is prompt) and _is_compaction(text, is_prompt=text is prompt):
+        if (is_answered or is_prompt) and text and _is_compaction(text, is_prompt=is_prompt):
             return SideCall.COMPACTION
-    before = said[-2][:_READ_CHARS] if len(said) > 1 else ""
-    return SideCall.CHORE if _may_order(before) and _is_chore(before, body, is_prompt=True) else None
+    before = _ends(said[-2]) if len(said) > 1 else ""
+    return SideCall.CHORE if before and _is_chore(before, body, is_prompt=True) else None
 
 
-def _may_order(text: str) -> bool:
-    return any(map(text.lower().__contains__, _KEYS))
+def _ends(text: str) -> str:
+    """The head and tail of a text: an order stands before or behind what it is about."""
+    return text if len(text) <= 2 * _READ_CHARS else f"{text[:_READ_CHARS]}\n{text[-_READ_CHARS:]}"
+
+
+def _holds(text: str, keys: Sequence[str]) -> bool:
+    return any(map(text.lower().__contains__, keys))
 
 
 def _is_one(body: Mapping[str, Any], name: str) -> bool:
@@ -124,6 +125,10 @@ def _is_chore(text: str, body: Body, *, is_prompt: bool) -> bool:
     """Whether a text orders a small thing about a conversation, a diff or a command, in a bound form."""
     if body.get("tools"):
         return False
+    if _holds(text, _SUMMARY_KEYS) and _TINY.search(text) is not None and _is_summary(text):
+        return True
+    if not _holds(text, _CHORE_KEYS) or _BOUND.search(text) is None:
+        return False
     for found, _ in zip(_THING.finditer(text), range(8), strict=False):
         begin = max(text.rfind("\n", 0, found.start()), text.rfind(". ", 0, found.start()), -1) + 1
         stop = _END.search(text, found.end())
@@ -133,12 +138,12 @@ def _is_chore(text: str, body: Body, *, is_prompt: bool) -> bool:
             continue
         if is_prompt or (_TALK.search(near) and not _OWN.search(sentence)):
             return True
-    return _TINY.search(text) is not None and _is_summary(text)
+    return False
 
 
 def _is_compaction(text: str, *, is_prompt: bool) -> bool:
     """Whether a text orders a summary of the conversation to go on from; a prompt may say just that it summarises."""
-    found = _SUMMARY.search(text)
+    found = _SUMMARY.search(text) if _holds(text, _SUMMARY_KEYS) else None
     if found is None or not _is_summary(text):
         return False
     near = text[max(found.start() - 300, 0) : found.end() + 400]

@@ -261,6 +261,7 @@ _EDITS = (
     "search/replace", "diff", "hunk", "fence", "file listing", "entire content", "file path", "full path", "edit",
     "code block", "block", "divider", "placeholder", "lines to", "old lines", "new lines",
 )  # fmt: skip
+_MAY_BIND = ("block", "diff", "fence", "hunk", "listing", "format", "rule", "entire content", "guideline", "reminder")
 _FORMATS = (*_EDITS, "json", "xml", "markdown", "field", "return", "respond", "tag", "marker", "output", "reply")
 _RESPOND = re.compile(
     r"\s{0,8}\(?(?:respond|answer|return|reply|output|remember|reminder|write|provide|you must)\b", re.I
@@ -272,7 +273,7 @@ def without_rules(text: str, *, in_template: bool = False) -> str:
 
     `in_template`: an application's words stand around it, so a lone "Respond with ..." at the end is its as well.
     """
-    if "\n\n" not in text:
+    if "\n\n" not in text or not (in_template or any(map(text.lower().__contains__, _MAY_BIND))):
         return text
     paragraphs = text.split("\n\n")
     first = len(paragraphs)

@@ -73,7 +73,8 @@ def _said(items: Sequence[Mapping[str, Any]]) -> list[str]:
     for message in reversed(items[-_SAID_READ:]):
         if message.get("role") != "user":
             break
-        said.append(text_of(message.get("content")))
+        content = message.get("content")
+        said.append(content if isinstance(content, str) else text_of(content))
     return said[::-1]
 
 

@@ -9,7 +9,7 @@ import pytest
 from router.decide.task import read_task
 from router.types import TurnState
 
-ASK = "Why does the invoice total round twice for Norwegian VAT, and can you prove that the fix keeps old ones as they are?"
+ASK = "Why does the invoice total round twice for Norwegian VAT, and can you prove that the fix keeps old ones alone?"
 CODE = "\n".join(f"{n} | export function step{n}(input: Order): Order {{ return input }}" for n in range(1, 60))
 ENVIRONMENT = "<environment_details>\n# Open Tabs\nsrc/invoice.ts\n\n# Current Mode\nACT MODE\n</environment_details>"
 RULES = (
@@ -64,7 +64,7 @@ WRAPPED = {
     "documents behind": f"{ASK}\n\nRelevant documents:\n1. step41\n2. another",
     "editing rules behind": f"{ASK}\n\n{RULES.replace('Blocks are', 'step41 blocks are')}",
     "a ReAct prompt": f"Use this format:\n\nQuestion: step41\nThought: think\nAction: a\n\nQuestion: {ASK}\nThought:",
-    "a crew's task": f"\nCurrent Task: {ASK}\n\nThis is the expected criteria for your final answer: step41\n\nThought:",
+    "a crew's task": f"\nCurrent Task: {ASK}\n\nThis is the expected criteria for your answer: step41\n\nThought:",
 }
 
 
