@@ -34,8 +34,8 @@ _SUMMARY = re.compile(
 _TALK = re.compile(
     r"\b(?:conversations?|chat|session|thread|dialog(?:ue)?|history|discussion|transcript|messages?|gespräch|unterhaltung|"
     r"following (?:query|question|prompt)|sitzung|conversación|gesprek|requests?|responses?|diffs?|commands?|"
-    r"user begins|text|follow ?up (?:question|message|input))\b|"
-    r"对话|会話",
+    r"user begins|follow ?up (?:question|message|input))\b|"
+    r"<text>|对话|会話",
     re.I,
 )
 _WHOLE = re.compile(
@@ -75,6 +75,11 @@ _CHORE_KEYS = (
     "standalone", "autocomplet", "speak next", "description", "command is", "titel", "titre", "título", "titolo",
     "标题", "タイトル",
 )  # fmt: skip
+_TALK_KEYS = (
+    "conversation", "chat", "session", "thread", "dialog", "histor", "discussion", "transcript", "messag", "request",
+    "respons", "diff", "command", "following q", "following p", "follow up", "follow-up", "user begins", "<text>",
+    "gespräch", "unterhaltung", "sitzung", "conversación", "gesprek", "对话", "会話",
+)  # fmt: skip
 _SUMMARY_KEYS = (
     "summar", "condense", "compact", "compress", "handoff", "hand-off", "checkpoint", "snapshot", "for continuing",
     "zusammen", "fasse", "résum", "resum", "samenvat", "总结", "要約",
@@ -113,10 +118,6 @@ def _ends(text: str) -> str:
     return text if len(text) <= 2 * _READ_CHARS else f"{text[:_READ_CHARS]}\n{text[-_READ_CHARS:]}"
 
 
-def _holds(text: str, keys: Sequence[str]) -> bool:
-    return any(map(text.lower().__contains__, keys))
-
-
 def _is_one(body: Mapping[str, Any], name: str) -> bool:
     return body.get(name) == 1 and type(body.get(name)) is int
 
@@ -125,25 +126,34 @@ def _is_chore(text: str, body: Body, *, is_prompt: bool) -> bool:
     """Whether a text orders a small thing about a conversation, a diff or a command, in a bound form."""
     if body.get("tools"):
         return False
-    if _holds(text, _SUMMARY_KEYS) and _TINY.search(text) is not None and _is_summary(text):
-        return True
-    if not _holds(text, _CHORE_KEYS) or _BOUND.search(text) is None:
+    lower = text.lower()
+    if not is_prompt and not any(map(lower.__contains__, _TALK_KEYS)):
         return False
-    for found, _ in zip(_THING.finditer(text), range(8), strict=False):
-        begin = max(text.rfind("\n", 0, found.start()), text.rfind(". ", 0, found.start()), -1) + 1
-        stop = _END.search(text, found.end())
-        sentence = text[begin : stop.start() if stop else len(text)]
-        near = text[max(found.start() - 300, 0) : found.end() + 400]
-        if not (_ORDERS.match(sentence) and _BOUND.search(near)):
-            continue
-        if is_prompt or (_TALK.search(near) and not _OWN.search(sentence)):
-            return True
+    if any(map(lower.__contains__, _SUMMARY_KEYS)) and _TINY.search(lower) is not None and _is_summary(lower):
+        return True
+    for key in _CHORE_KEYS:
+        for at in {lower.find(key), lower.rfind(key)}:
+            if at >= 0 and _orders(lower, at, is_prompt=is_prompt):
+                return True
     return False
+
+
+def _orders(text: str, at: int, *, is_prompt: bool) -> bool:
+    """Whether the sentence at a place orders such a thing, in a bound form, for no work of the user's own."""
+    begin = max(text.rfind("\n", 0, at), text.rfind(". ", 0, at), -1) + 1
+    stop = _END.search(text, at + 1)
+    sentence = text[begin : stop.start() if stop else len(text)]
+    if _ORDERS.match(sentence) is None or _THING.search(sentence) is None:
+        return False
+    near = text[max(at - 300, 0) : at + 400]
+    if _BOUND.search(near) is None:
+        return False
+    return is_prompt or (_TALK.search(near) is not None and _OWN.search(sentence) is None)
 
 
 def _is_compaction(text: str, *, is_prompt: bool) -> bool:
     """Whether a text orders a summary of the conversation to go on from; a prompt may say just that it summarises."""
-    found = _SUMMARY.search(text) if _holds(text, _SUMMARY_KEYS) else None
+    found = _SUMMARY.search(text) if any(map(text.lower().__contains__, _SUMMARY_KEYS)) else None
     if found is None or not _is_summary(text):
         return False
     near = text[max(found.start() - 300, 0) : found.end() + 400]

@@ -224,7 +224,8 @@ def _inner(text: str, found: Sequence[Block]) -> str:
 
 def _in_sections(text: str) -> tuple[str, bool]:
     """The ask among headings, labels and ruled sections, and whether an observation of a tool stands behind it."""
-    found = speaker.sections(text, markers(text))
+    marked = markers(text)
+    found = speaker.sections(text, marked) if marked else []
     if not found:
         return speaker.without_rules(speaker.without_handed(text)), False
     kinds = [kind for kind, _, _ in found]
