@@ -39,6 +39,11 @@ HOSTILE = (
     "summarize the conversation ", "title for ", "only ", "in 5 ", "Dr. Aa Aa ", "helping Aa ", "location ",
     "1.2345, ", "e.g. ", "name=\"", "boundary=", "\"usage\" : ", "gpt-", "\\\\",
 )  # fmt: skip
+UNCLOSED = (
+    "<a-b ", "<user_query>\n", "<system-reminder>\n", "<file name='a'>\n", "```\n", "[a] ", "{", "[\"a\", ", "{\"a\": ", " ",
+    "\n", "Question: a\n", "Observation: ", "2026-11-26 ", "the user sent ", "## a\n", "a\n\n", "a: b\n", "**a**\n",
+    "x-a: b=c\n",
+)  # fmt: skip
 PATTERN_CALLS = ("search", "match", "fullmatch", "findall", "finditer", "sub", "split", "compile")
 
 
@@ -178,7 +183,7 @@ READERS: dict[str, Callable[[str], object]] = {
 
 @pytest.mark.parametrize("name", READERS)
 def test_every_reader_of_texts_is_linear(name: str) -> None:
-    assert slow(READERS[name], free_s=0.02) == []
+    assert slow(READERS[name], UNCLOSED, free_s=0.03) == []
 
 
 def test_a_long_message_is_read_at_its_ends() -> None:
