@@ -40,8 +40,9 @@ HOSTILE = (
     "1.2345, ", "e.g. ", "name=\"", "boundary=", "\"usage\" : ", "gpt-", "\\\\",
 )  # fmt: skip
 UNCLOSED = (
-    "<a-b ", "<user_query>\n", "<system-reminder>\n", "<file name='a'>\n", "```\n", "[a] ", "{", "[\"a\", ", "{\"a\": ", " ",
-    "\n", "Question: a\n", "Observation: ", "2026-11-26 ", "the user sent ", "## a\n", "a\n\n", "a: b\n", "**a**\n",
+    "<a-b ", "<user_query>\n", "<system-reminder>\n", "<file name='a'>\n", "```\n", "[a] ", "{", "[\"a\", ", "{\"a\": ",
+    " ", "\n", "Question: a\n", "Observation: ", "2026-11-26 ", "the user sent ", "## a\n", "a\n\n", "a: b\n",
+    "**a**\n",
     "x-a: b=c\n",
 )  # fmt: skip
 PATTERN_CALLS = ("search", "match", "fullmatch", "findall", "finditer", "sub", "split", "compile")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from router.types import Body, SideCall
@@ -102,15 +103,24 @@ def read_side_call(body: Body, system: str, said: Sequence[str], *, is_answered:
     if any(_is_one(body, name) for name in _MAX_TOKENS):
         return SideCall.PROBE
     last = said[-1] if said else ""
-    prompt = system if len(system) <= _SYSTEM_CHARS else ""
+    has_tools = bool(body.get("tools"))
     last = _ends(said[-1]) if said else ""
-    for text, is_prompt in ((last, False), (prompt, True)):
-        if text and _is_chore(text, body, is_prompt=is_prompt):
-            return SideCall.CHORE
-        if (is_answered or is_prompt) and text and _is_compaction(text, is_prompt=is_prompt):
-            return SideCall.COMPACTION
-    before = _ends(said[-2]) if len(said) > 1 else ""
-    return SideCall.CHORE if before and _is_chore(before, body, is_prompt=True) else None
+    if last and not has_tools and _is_chore(last, is_prompt=False):
+        return SideCall.CHORE
+    if last and is_answered and _is_compaction(last, is_prompt=False):
+        return SideCall.COMPACTION
+    found = _of_prompt(system) if 0 < len(system) <= _SYSTEM_CHARS else None
+    if found is None and len(said) > 1 and _is_chore(_ends(said[-2]), is_prompt=True):
+        found = SideCall.CHORE
+    return None if has_tools and found is SideCall.CHORE else found
+
+
+@lru_cache(maxsize=256)
+def _of_prompt(prompt: str) -> SideCall | None:
+    """What a short system prompt orders; kept, for the same prompts come again and again."""
+    if _is_chore(prompt, is_prompt=True):
+        return SideCall.CHORE
+    return SideCall.COMPACTION if _is_compaction(prompt, is_prompt=True) else None
 
 
 def _ends(text: str) -> str:
@@ -122,10 +132,8 @@ def _is_one(body: Mapping[str, Any], name: str) -> bool:
     return body.get(name) == 1 and type(body.get(name)) is int
 
 
-def _is_chore(text: str, body: Body, *, is_prompt: bool) -> bool:
+def _is_chore(text: str, *, is_prompt: bool) -> bool:
     """Whether a text orders a small thing about a conversation, a diff or a command, in a bound form."""
-    if body.get("tools"):
-        return False
     lower = text.lower()
     if not is_prompt and not any(map(lower.__contains__, _TALK_KEYS)):
         return False

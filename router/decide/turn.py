@@ -149,7 +149,7 @@ def _own_words(said: Sequence[str], around: Around) -> tuple[str, bool]:
 def _asked(text: str, around: Around) -> tuple[str, bool]:
     """The ask in a text, without what is marked as something else and pastes cut short; whether it ends in results."""
     text, is_loop, is_whole = _unwrapped(text, around) if "<" in text else (text, False, False)
-    if not is_whole and (":" in text or "\n\n" in text or "：" in text or _MARKS.search(text)):
+    if not is_whole and "\n" in text and (":" in text or "\n\n" in text or "：" in text or _MARKS.search(text)):
         text, observed = _in_sections(text)
         is_loop = is_loop or observed
     text = _NOTICE.sub("", text) if "[" in text or "#" in text else text
