@@ -83,6 +83,8 @@ def plan(
     if prefix.owned:
         return CachePlan((), prefix.head_key, head_tokens, None, True)
     has_tail = bool(tail) and prefix.size * rate >= minimum
+    if api is Api.MESSAGES and not any(cacheable for _, _, cacheable in _positions(body, 0)):
+        has_tail = False  # the automatic breakpoint would fall on the system prompt, which has its own
     head_ttl = max(head, tail) if has_tail and tail is Ttl.LONG else head
     has_head = bool(head_ttl) and head_tokens >= minimum
     if api is Api.MESSAGES:
