@@ -13,7 +13,7 @@ from router import catalog, plans, settings
 from router.accounts.ledger import Ledger
 from router.accounts.record import Accounts
 from router.cache.breakpoints import read_prefix
-from router.cache.memory import Memory, open_memory
+from router.cache.memory import InProcessMemory, Memory, open_memory
 from router.cache.placement import Placement, Signal
 from router.catalog import Catalog, Fleet, Model
 from router.classifier import canary, pointer
@@ -26,7 +26,8 @@ from router.decide.rules import Context, Rules
 from router.decide.task import read_task
 from router.decide.tiers import Policy, bounded
 from router.errors import RequestError
-from router.formats import accepts
+from router.formats import accepts, states
+from router.formats.states import State, StateStore
 from router.formats.translations import Translations
 from router.plans import Asked
 from router.types import (
@@ -78,6 +79,7 @@ class Router:
         self.fleet = fleet
         self.policy = Policy(fleet, champion, canary, breaker or Breaker())
         self.accounts = Accounts(models, fleet, Placement(fleet, memory), store)
+        self.states = StateStore(None if isinstance(memory, InProcessMemory) else memory)
         self.operating_point = self.policy.known_point(operating_point)
         self.rules = rules or Rules()
         self.clock = clock
@@ -140,6 +142,7 @@ class Router:
         """Go on with what another router of the same fleet knows: conversations, warm caches, baseline, faults."""
         self.policy.breaker = before.policy.breaker
         self.accounts.placement, self.accounts.baseline = before.accounts.placement, before.accounts.baseline
+        self.states = before.states
 
     def decide(
         self,
@@ -196,13 +199,15 @@ class Router:
         name = body.get("model")
         if not isinstance(name, str):
             raise RequestError(f"`model` is {name!r}, expected a string such as {AUTO!r}")
-        asked = Asked(Translations(unasked(body), api), at_s, reach, context.headers.get("anthropic-version"))
+        asked = self._asked(body, api, at_s, reach, context)
         if name != AUTO and not name.startswith(f"{AUTO}:"):
             decision = Decision(self.fleet.tier_of(name), name, {}, Reason.EXPLICIT_MODEL, self.operating_point)
             return plans.named(decision, self.catalog.find(name), asked, counts_only=counts_only)
         policy, options = self.policy, CallOptions.of(body)
         prefix = read_prefix(body, api)
         task = read_task(body, context.headers, prefix)
+        if accepts.is_paused(body, api):
+            task = msgspec.structs.replace(task, turn=TurnState.TOOL_LOOP)
         named = options.conversation_id or (f"{task.session}/{prefix.head_key}" if task.session else "")
         point = name.partition(":")[2] or options.operating_point or self.operating_point
         takers = able_tiers(self.fleet, task, asked.said)
@@ -304,29 +309,42 @@ class Router:
         *,
         reach: Reach = Reach.ANY,
         elsewhere: bool = False,
+        larger: bool = False,
     ) -> Plan | None:
         """The plan for the next stronger tier after a call of `plan` failed; None when there is none.
 
         `body`, `context` and `reach` are those that `plan` was made with. The bounds of the call, and the ceiling of
-        the rule that matches it, hold. `elsewhere`: only a model at another address than the failed one's will do.
+        the rule that matches it, hold. `elsewhere`: only a model at another address than the failed one's will do;
+        `larger`: only one with a larger context window.
         """
         context = context or Context()
         if plan.decision.reason is Reason.EXPLICIT_MODEL:
             return None
-        version = context.headers.get("anthropic-version")
-        asked = Asked(Translations(unasked(body), plan.asked), plan.planned_at, reach, version)
-        task = read_task(body, context.headers)
+        asked = self._asked(body, plan.asked, plan.planned_at, reach, context)
+        task = read_task(body, context.headers, read_prefix(body, plan.asked))
         able, _ = able_tiers(self.fleet, task, asked.said)
         allowed = bounded(able, CallOptions.of(body), self.rules.match(task, context, plan.planned_at))
+        failed = self.catalog.find(plan.decision.model)
         if elsewhere:
-            failed = self.catalog.find(plan.decision.model)
             allowed = [tier for tier in allowed if _address(self.fleet.models[tier]) != _address(failed)]
+        if larger:
+            window = 0 if failed is None else failed.context_tokens
+            allowed = [tier for tier in allowed if self.fleet.models[tier].context_tokens > window]
         decision = self.policy.above(plan.decision, allowed, why)
         if decision is None or decision.tier is None:
             return None
         route = plan.route and self.accounts.placement.on(plan.route, decision.tier, plan.planned_at)
         prefix = route.prefix if route else read_prefix(body, plan.asked)
         return self._routed(decision, asked, prefix, route)
+
+    def _asked(self, body: Body, api: Api, at_s: float, reach: Reach, context: Context) -> Asked:
+        version = context.headers.get("anthropic-version")
+        return Asked(Translations(unasked(body), api), at_s, reach, version, context.key, self.states.recall)
+
+    def keep_state(self, plan: Plan, call_id: str, name: str, state: State) -> None:
+        """Keep what the model of `plan` wants back of its reply, whose first tool call is `name`."""
+        if plan.telling.within:
+            self.states.keep(states.key(plan.telling.within, call_id, name, plan.telling.n_calling), state)
 
     def _routed(self, decision: Decision, asked: Asked, prefix: Prefix, route: Route | None) -> Plan:
         model = self.catalog.find(decision.model)

@@ -261,6 +261,21 @@ class Reach(StrEnum):
     """As ANY, and the caller does not know who is asked: a named model's body is adapted to it as well."""
 
 
+class Telling(msgspec.Struct, frozen=True):
+    """How an answer is told to its caller, and what of it is kept for the conversation's next request.
+
+    `names` are those of tools as they were sent, to what the caller calls them; `shows_thinking`: the caller asked for
+    thinking. `within` and `n_calling` are where in a conversation it stands (formats/states.py), "" and 0 where nothing
+    is kept.
+    """
+
+    model: str = ""
+    names: Mapping[str, str] = {}
+    shows_thinking: bool = False
+    within: str = ""
+    n_calling: int = 0
+
+
 class Plan(msgspec.Struct, frozen=True):
     """A decision, and the body as it is sent for it. `planned_at` is in seconds of the router's clock.
 
@@ -277,6 +292,7 @@ class Plan(msgspec.Struct, frozen=True):
     route: Route | None = None
     is_untouched: bool = False
     hides_usage: bool = False
+    telling: Telling = Telling()
 
 
 class Usage(msgspec.Struct, frozen=True):

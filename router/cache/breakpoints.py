@@ -17,6 +17,7 @@ from typing import Any
 
 from xxhash import xxh3_64, xxh3_64_intdigest
 
+from router import media
 from router.cache import heads
 from router.cache.encoding import MARKS, UNENCODABLE, encode_into, encoded
 from router.catalog import Model
@@ -31,7 +32,6 @@ _SYSTEM_ROLES = ("system", "developer")
 _CALLER_KEYS = ("cache_control", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention")
 _UNCACHEABLE = ("thinking", "redacted_thinking")
 _IMAGES = ("image", "image_url", "input_image")  # tuples: a caller's type may be one that has no hash
-_MEDIA = (*_IMAGES, "document", "file", "input_file", "input_audio", "audio")
 _NOTHING = (False, False, False)
 
 
@@ -235,20 +235,6 @@ def _last_cacheable(system: Any) -> int | None:
     return next((i for i in reversed(range(len(system))) if system[i].get("text")), None)
 
 
-def _payload_chars(message: Any) -> int:
-    """Characters of base64 payloads, which are billed as an image and not as text."""
-    pending, n_chars = [message], 0
-    while pending:
-        value = pending.pop()
-        if isinstance(value, str):
-            n_chars += len(value) if len(value) > 1000 and (value.startswith("data:") or " " not in value[:1000]) else 0
-        elif isinstance(value, Mapping):
-            pending.extend(value.values())
-        elif isinstance(value, list | tuple):
-            pending.extend(value)
-    return n_chars
-
-
 def _chained(messages: Sequence[Any], end: int, size: int) -> tuple[list[int], list[int], bool, bool]:
     """(keys, sizes) from a beginning with that key and size on, whether any carried cache fields, has images.
 
@@ -258,7 +244,7 @@ def _chained(messages: Sequence[Any], end: int, size: int) -> tuple[list[int], l
     for message in messages:
         looked = _NOTHING
         if isinstance(message, dict):
-            if type(parts := message.get("content")) is list:
+            if type(parts := message.get("content", message.get("output"))) is list:
                 looked = _looked_into(parts)
             if len(message) > 2 and (MARKS[0] in message or MARKS[1] in message):
                 looked = (True, *looked[1:])
@@ -271,7 +257,7 @@ def _chained(messages: Sequence[Any], end: int, size: int) -> tuple[list[int], l
             if looked[0]:
                 marked, buffer[:] = True, encoded(message)[0]
             if looked[2]:
-                size -= _payload_chars(message)
+                size -= media.excess_chars(message)
         size += len(buffer)
         end = xxh3_64_intdigest(buffer, end)
         keys.append(end)
@@ -290,7 +276,7 @@ def _looked_into(parts: Sequence[Any]) -> tuple[bool, bool, bool]:
             continue
         marked, images, payloads = looked
         marked = marked or part.get(MARKS[0]) is not None or part.get(MARKS[1]) is not None
-        if kind in _MEDIA:
+        if kind in media.KINDS:
             images, payloads = images or kind in _IMAGES, True
         elif kind == "tool_result" and isinstance(part.get("content"), list):
             inner = _looked_into(part["content"])

@@ -11,13 +11,15 @@ from router.types import Task, Tier
 def able_tiers(fleet: Fleet, task: Task, said: Translations | None = None) -> tuple[list[Tier], tuple[str, ...]]:
     """The tiers whose model can take the request, and a note for each that cannot; `said` is its body, if there is one.
 
-    The top one always stays: where it cannot, what has to be changed is noted and the provider's own error is clearer
-    than an answer from a tier that is not enough.
+    The top one stays even so: what has to be changed is noted, and the provider's own error is clearer than an answer
+    from a tier that is not enough. Only a begun answer goes to a model that goes on with it, if there is one: any other
+    would not do what was asked.
     """
     tiers, notes = [], []
     for tier, model in fleet.models.items():
         obstacle = accepts.obstacle(model, task, said)
-        if obstacle is None or model is fleet.top:
+        begun = said is not None and accepts.refuses_prefill(model, said)
+        if obstacle is None or (model is fleet.top and not (begun and tiers)):
             tiers.append(tier)
         if obstacle is not None:
             notes.append(f"{tier.value} cannot take it: {obstacle}")

@@ -14,6 +14,7 @@ from typing import Any
 
 from router.catalog import EFFORTS, PROVIDERS, Dialect, Model
 from router.errors import RequestError
+from router.formats.states import is_sealed
 from router.formats.translations import Translations
 from router.types import Api, Body, Reach, Task
 
@@ -72,6 +73,8 @@ def obstacle(model: Model, task: Task, said: Translations | None = None) -> str 
         return f"tools, {model.id} calls none"
     if said is None:
         return None
+    if refuses_prefill(model, said):
+        return f"a prefilled answer, {model.id} takes none"
     api = spoken(said.body, said.asked, model)
     if api is said.asked:
         return _messages_obstacle(said.body, model) if api is Api.MESSAGES else None
@@ -82,6 +85,17 @@ def obstacle(model: Model, task: Task, said: Translations | None = None) -> str 
     return None
 
 
+def refuses_prefill(model: Model, said: Translations) -> bool:
+    """Whether a body ends in a begun answer that `model` does not go on with.
+
+    OpenAI's formats take one, and answer it; who asks for one in Messages wants it continued.
+    """
+    messages = _items(said.body.get("input" if said.asked is Api.RESPONSES else "messages"))
+    if model.dialect.prefill or not messages or not _is_prefill(messages[-1]):
+        return False
+    return Api.MESSAGES in (said.asked, spoken(said.body, said.asked, model))
+
+
 def stays_on_model(body: Body) -> bool:
     """Whether a Responses conversation must stay on the model that it is on.
 
@@ -89,7 +103,8 @@ def stays_on_model(body: Body) -> bool:
     they do not say which model that was, and one that cannot be read is a 400 (`invalid_encrypted_content`); neither
     the types of openai 3.54 (responses/response_reasoning_item_param.py) nor the guide promises more.
     """
-    return any(isinstance(item, Mapping) and item.get("encrypted_content") for item in _items(body.get("input")))
+    carried = (item.get("encrypted_content") for item in _items(body.get("input")) if isinstance(item, Mapping))
+    return any(content and not is_sealed(content) for content in carried)
 
 
 def speaks(api: Api, model: Model) -> bool:
@@ -333,8 +348,6 @@ def _with_what(name: str, sent: Body, api: Api, version: str | None) -> str:
 
 def _messages_obstacle(body: Body, model: Model) -> str | None:
     dialect, messages = model.dialect, _items(body.get("messages"))
-    if not dialect.prefill and messages and _is_prefill(messages[-1]):
-        return f"a prefilled answer, {model.id} takes none"
     if not dialect.forced_tool_choice and _forces_tool(body):
         return f"a forced tool, {model.id} cannot be forced"
     edits = dialect.binds_thinking and not dialect.system_in_messages and any(map(_is_system, messages))
@@ -343,12 +356,25 @@ def _messages_obstacle(body: Body, model: Model) -> str | None:
     return None
 
 
+def is_paused(body: Body, api: Api) -> bool:
+    """Whether a Messages conversation ends in a turn to be resumed, which the provider's own tools have paused."""
+    messages = _items(body.get("messages")) if api is Api.MESSAGES else ()
+    return bool(messages) and _is_assistants(messages[-1]) and _runs_tools(messages[-1])
+
+
 def _is_prefill(message: Any) -> bool:
     """Whether the last message is a begun answer, and not a turn to be resumed after the provider's own tools."""
-    if not isinstance(message, Mapping) or message.get("role") != "assistant":
-        return False
-    blocks = _items(message.get("content"))
-    return not any(isinstance(block, Mapping) and block.get("type") == "server_tool_use" for block in blocks)
+    return _is_assistants(message) and not _runs_tools(message) and not message.get("tool_calls")
+
+
+def _is_assistants(message: Any) -> bool:
+    return isinstance(message, Mapping) and message.get("role") == "assistant"
+
+
+def _runs_tools(message: Mapping[str, Any]) -> bool:
+    """Whether there are blocks of tools that run at the provider: searches, code, connectors, with their results."""
+    kinds = (str(block.get("type")) for block in _items(message.get("content")) if isinstance(block, Mapping))
+    return any(kind.endswith(("_tool_use", "_tool_result")) for kind in kinds)
 
 
 def _has_thinking(message: Any) -> bool:

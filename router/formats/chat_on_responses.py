@@ -11,7 +11,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from router.errors import TierwiseError
+from router.formats import states
+from router.formats.chat_events import ITEM
 from router.formats.messages_chat import arguments, dropped, plain, refuse
+from router.formats.states import FIELD, State
 from router.types import Body
 
 _SAME = (
@@ -37,6 +40,7 @@ def to_responses(chat: Body) -> tuple[dict[str, Any], tuple[str, ...]]:
     # The system prompt stays among the messages: `instructions` can carry no cache breakpoint.
     sent["input"] = [item for message in chat.get("messages") or () for item in _items(plain(message))]
     sent["store"] = bool(chat.get("store"))
+    sent["include"] = ["reasoning.encrypted_content"]  # what it thought comes back on the next request
     most = chat.get("max_completion_tokens") or chat.get("max_tokens")
     if most is not None:
         sent["max_output_tokens"] = most
@@ -93,13 +97,20 @@ def _text(chat: Body) -> dict[str, Any]:
     return text
 
 
-def to_message(response: Mapping[str, Any]) -> dict[str, Any]:
-    """A complete response as a message. Raises TierwiseError, in the provider's words, when it is a failed one."""
+def to_message(response: Mapping[str, Any], model: str = "") -> dict[str, Any]:
+    """A complete response as a message. Raises TierwiseError, in the provider's words, when it is a failed one.
+
+    Its encrypted reasoning, which `model` (the id in our catalog) wants back, is sealed in thinking blocks.
+    """
     if response.get("status") == "failed":
         raise TierwiseError(f"{response.get('model')} failed: {(response.get('error') or {}).get('message')}")
     content: list[dict[str, Any]] = []
     refused = False
     for item in response["output"]:
+        if item["type"] == "reasoning" and item.get("encrypted_content"):
+            text = "\n\n".join(part.get("text") or "" for part in item.get("summary") or ())
+            sealed = states.seal(State(model, items=[_kept(item)]))
+            content.append({"type": "thinking", "thinking": text, "signature": sealed})
         if item["type"] == "function_call":
             given = arguments(item, [])
             content.append({"type": "tool_use", "id": item["call_id"], "name": item["name"], "input": given})
@@ -134,11 +145,22 @@ def to_chunk(event: Mapping[str, Any]) -> dict[str, Any] | None:
         return _call_chunk(event, {"function": {"arguments": event["delta"]}})
     if kind == "response.output_item.added" and event["item"]["type"] == "function_call":
         return _call_chunk(event, {"id": event["item"]["call_id"], "function": {"name": event["item"]["name"]}})
+    if kind == "response.reasoning_summary_text.delta":
+        return {"choices": [{"delta": {"reasoning_content": event["delta"]}}]}
+    if kind == "response.output_item.done" and event["item"]["type"] == "reasoning":
+        return (
+            {"choices": [{"delta": {ITEM: _kept(event["item"])}}]} if event["item"].get("encrypted_content") else None
+        )
     if kind == "response.failed":
         return {"error": event["response"].get("error") or {}}
     if kind in ("response.completed", "response.incomplete"):
         return _last_chunk(event["response"])
     return None
+
+
+def _kept(item: Mapping[str, Any]) -> dict[str, Any]:
+    """A reasoning item as it is sent back."""
+    return {name: item.get(name) for name in ("type", "id", "summary", "encrypted_content")}
 
 
 def _call_chunk(event: Mapping[str, Any], call: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,6 +191,7 @@ def _items(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"type": "function_call_output", "call_id": message["tool_call_id"], "output": _joined(content)}
         return
     if role == "assistant":
+        yield from ({"type": "reasoning", "encrypted_content": sealed} for sealed, _ in message.get(FIELD) or ())
         if said := _joined(content) or message.get("refusal"):
             yield {"role": role, "content": said}
     elif role in ("system", "developer", "user"):

@@ -10,15 +10,21 @@ Written from the types of anthropic 2.12 (types/message_create_params.py) and op
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from router.errors import RequestError
+from router.formats.states import FIELD, is_sealed
+from router.formats.values import media_type
 from router.types import Body
 
 DEFAULT_MAX_TOKENS = 8192
 """The longest answer for a Chat Completions body that sets none: Messages requires one."""
+
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+"""What Messages takes as an image (types/base64_image_source_param.py of anthropic 2.12)."""
 
 _SAME = ("model", "stream", "temperature", "top_p")
 _SILENT = frozenset({"cache_control", "diagnostics", "container", "router"})
@@ -114,11 +120,13 @@ def _chat_messages(given: Any, notes: list[str]) -> list[dict[str, Any]]:
 
 
 def _assistant(blocks: list[Mapping[str, Any]], notes: list[str]) -> dict[str, Any]:
-    texts, calls = [], []
+    texts, calls, sealed = [], [], []
     for block in blocks:
         kind = block.get("type")
         if kind == "text":
             texts.append(block["text"])
+        elif kind == "thinking" and is_sealed(block.get("signature")):
+            sealed.append((block["signature"], block.get("thinking") or ""))
         elif kind == "tool_use":
             arguments = json.dumps(block.get("input") or {}, ensure_ascii=False, separators=(",", ":"))
             function = {"name": block["name"], "arguments": arguments}
@@ -130,6 +138,8 @@ def _assistant(blocks: list[Mapping[str, Any]], notes: list[str]) -> dict[str, A
         message["tool_calls"] = calls
     elif not texts:
         message["content"] = ""  # required without tool calls
+    if sealed:
+        message[FIELD] = sealed
     return message
 
 
@@ -215,7 +225,8 @@ def _message(message: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
         }
     if role == "user":
         return {"role": "user", "content": content if isinstance(content, str) else _blocks(content)}
-    blocks = [] if role != "assistant" else _texts(content)
+    blocks = [{"type": "thinking", "thinking": text, "signature": seal} for seal, text in message.get(FIELD) or ()]
+    blocks += [] if role != "assistant" else _texts(content)
     if role != "assistant" or message.get("function_call"):
         refuse(f"a message of role {role!r}{' with function_call' if role == 'assistant' else ''}: use tools")
     for call in message.get("tool_calls") or ():
@@ -227,7 +238,7 @@ def _tool_use(call: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     if call.get("type") == "custom":
         refuse("a custom tool's call: Messages has JSON arguments only")
     function = call["function"]
-    return {"type": "tool_use", "id": call["id"], "name": function["name"], "input": arguments(function, notes)}
+    return {"type": "tool_use", "id": call.get("id"), "name": function["name"], "input": arguments(function, notes)}
 
 
 def arguments(function: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
@@ -252,11 +263,11 @@ def _block(part: Mapping[str, Any]) -> dict[str, Any] | None:
     if kind == "text":
         return {"type": "text", "text": part["text"]} if part["text"] else None  # an empty one is refused
     if kind == "image_url":
-        return {"type": "image", "source": _source(part["image_url"]["url"])}
+        return {"type": "image", "source": _image(_source(part["image_url"]["url"]))}
     file = part.get("file") or {}
     if kind == "file" and file.get("file_data"):
         title = {"title": file["filename"]} if file.get("filename") else {}
-        return {"type": "document", "source": _source(file["file_data"]), **title}
+        return {"type": "document", "source": _document(_source(file["file_data"])), **title}
     return refuse(f"a part of type {kind!r}{' by id' if kind == 'file' else ''}: Messages has none")
 
 
@@ -265,6 +276,22 @@ def _source(url: str) -> dict[str, Any]:
         return {"type": "url", "url": url}
     head, _, data = url.removeprefix("data:").partition(",")
     return {"type": "base64", "media_type": head.partition(";")[0], "data": data}
+
+
+def _image(source: dict[str, Any]) -> dict[str, Any]:
+    if source["type"] == "base64":
+        source["media_type"] = media_type(source["media_type"], source["data"])
+        if source["media_type"] not in IMAGE_TYPES:
+            refuse(f"an image of type {source['media_type']!r}: Messages takes {', '.join(IMAGE_TYPES)}")
+    return source
+
+
+def _document(source: dict[str, Any]) -> dict[str, Any]:
+    """Plain text goes as text: only a PDF may be base64."""
+    if source["type"] == "base64" and source["media_type"].startswith("text/"):
+        text = base64.b64decode(source["data"]).decode("utf-8", "replace")
+        return {"type": "text", "media_type": "text/plain", "data": text}
+    return source
 
 
 def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from router.formats import states
 from router.formats.messages_chat import arguments
+from router.formats.states import State
 
-_STOP = {
+STOP = {
     "stop": "end_turn",
     "length": "max_tokens",
     "tool_calls": "tool_use",
@@ -37,27 +39,50 @@ _KIND_OF_STATUS = {
 }
 
 
-def to_message(completion: Mapping[str, Any]) -> dict[str, Any]:
-    """A chat completion's first choice as a message. `usage` is None where the completion reports none."""
+def to_message(completion: Mapping[str, Any], model: str = "") -> dict[str, Any]:
+    """A chat completion's first choice as a message. `usage` is None where the completion reports none.
+
+    What `model`, the id in our catalog, wants back of it is sealed in a thinking block, which comes first.
+    """
     choice = completion["choices"][0]
     given = choice["message"]
     text = given.get("content") or given.get("refusal")
-    content: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
+    content: list[dict[str, Any]] = _thought(given, model)
+    content += [{"type": "text", "text": text}] if text else []
     for call in given.get("tool_calls") or ():
         function = call["function"]
         content.append(
-            {"type": "tool_use", "id": call["id"], "name": function["name"], "input": arguments(function, [])}
+            {"type": "tool_use", "id": call.get("id"), "name": function["name"], "input": arguments(function, [])}
         )
-    stop = _STOP.get(choice.get("finish_reason") or "stop", "end_turn")
+    stop = STOP.get(choice.get("finish_reason") or "stop", "end_turn")
     if given.get("tool_calls") and stop == "end_turn":
         stop = "tool_use"  # some compatible servers say "stop"
     return {
-        **_message_head(completion),
+        **message_head(completion),
         "content": content,
         "stop_reason": "refusal" if given.get("refusal") else stop,
         "stop_sequence": None,
         "usage": to_messages_usage(completion.get("usage")),
     }
+
+
+def _thought(given: Mapping[str, Any], model: str) -> list[dict[str, Any]]:
+    name, text = reasoning(given)
+    fields = {name: None} if name else {}
+    if given.get("reasoning_details"):
+        fields["reasoning_details"] = given["reasoning_details"]
+    calls = {str(c.get("id")): c["extra_content"] for c in given.get("tool_calls") or () if c.get("extra_content")}
+    if not fields and not calls:
+        return []
+    return [{"type": "thinking", "thinking": text, "signature": states.seal(State(model, fields=fields, calls=calls))}]
+
+
+def reasoning(given: Mapping[str, Any]) -> tuple[str, str]:
+    """(the field's name, the text) of a compatible server's thinking in a message or a delta; "" and "" without."""
+    for name in states.REASONING:
+        if isinstance(text := given.get(name), str) and text:
+            return name, text
+    return "", ""
 
 
 def to_completion(message: Mapping[str, Any], created: int) -> dict[str, Any]:
@@ -130,87 +155,6 @@ def to_chat_error(body: Mapping[str, Any]) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
-class MessageEvents:
-    """A chat completion's chunks as the events of a Messages stream: `feed` each chunk, then `end` at [DONE].
-
-    The usage is in the last `message_delta`, for that is when OpenAI tells it; `message_start` holds zeros.
-    """
-
-    def __init__(self) -> None:
-        self._started = False
-        self._n_blocks = 0
-        self._open: tuple[int, str] | None = None
-        self._calls: dict[int, int] = {}
-        self._stop = "end_turn"
-        self._usage: dict[str, Any] | None = None
-
-    def feed(self, chunk: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The events that a chunk amounts to, often none."""
-        if chunk.get("error"):
-            return [to_messages_error(chunk, 500)]
-        events = [] if self._started else [self._start(chunk)]
-        self._usage = to_messages_usage(chunk.get("usage")) or self._usage
-        for choice in (chunk.get("choices") or ())[:1]:
-            delta = choice.get("delta") or {}
-            if text := delta.get("content") or delta.get("refusal"):
-                events += self._block("text", {"type": "text", "text": ""})
-                events.append(self._delta(self._n_blocks - 1, {"type": "text_delta", "text": text}))
-            for call in delta.get("tool_calls") or ():
-                events += self._call(call)
-            if finish := choice.get("finish_reason"):
-                self._stop = _STOP.get(finish, "end_turn")
-                if self._calls and self._stop == "end_turn":
-                    self._stop = "tool_use"
-        return events
-
-    def end(self) -> list[dict[str, Any]]:
-        """The last events: the open block closed, why it stopped, and the usage (zeros when there was none)."""
-        events = self._close()
-        delta = {"stop_reason": self._stop, "stop_sequence": None}
-        usage = self._usage or {"output_tokens": 0}
-        return [*events, {"type": "message_delta", "delta": delta, "usage": usage}, {"type": "message_stop"}]
-
-    def _start(self, chunk: Mapping[str, Any]) -> dict[str, Any]:
-        self._started = True
-        usage = {"input_tokens": 0, "output_tokens": 0}
-        head = {**_message_head(chunk), "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
-        return {"type": "message_start", "message": head}
-
-    def _call(self, call: Mapping[str, Any]) -> list[dict[str, Any]]:
-        function, number = call.get("function") or {}, call.get("index") or 0
-        events = []
-        if number not in self._calls:
-            self._calls[number] = self._n_blocks
-            block: dict[str, Any] = {
-                "type": "tool_use",
-                "id": call.get("id"),
-                "name": function.get("name"),
-                "input": {},
-            }
-            events = self._block(f"call {number}", block)
-        if function.get("arguments"):
-            delta = {"type": "input_json_delta", "partial_json": function["arguments"]}
-            events.append(self._delta(self._calls[number], delta))
-        return events
-
-    def _block(self, kind: str, block: dict[str, Any]) -> list[dict[str, Any]]:
-        """Open a block, unless one of its kind is open already."""
-        if self._open and self._open[1] == kind:
-            return []
-        events = self._close()
-        self._open = (self._n_blocks, kind)
-        self._n_blocks += 1
-        return [*events, {"type": "content_block_start", "index": self._open[0], "content_block": block}]
-
-    def _close(self) -> list[dict[str, Any]]:
-        events = [{"type": "content_block_stop", "index": self._open[0]}] if self._open else []
-        self._open = None
-        return events
-
-    def _delta(self, index: int, delta: dict[str, Any]) -> dict[str, Any]:
-        return {"type": "content_block_delta", "index": index, "delta": delta}
-
-
 class CompletionChunks:
     """A Messages stream's events as the chunks of a chat completion; `data: [DONE]` is the caller's to add.
 
@@ -268,7 +212,7 @@ class CompletionChunks:
         return {**self._head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **usage}
 
 
-def _message_head(completion: Mapping[str, Any]) -> dict[str, Any]:
+def message_head(completion: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "id": completion.get("id"),
         "type": "message",

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from router.errors import RequestError
 from router.formats.messages_chat_replies import to_chat_usage
+from router.formats.states import FIELD, is_sealed
 from router.types import Body
 
 _SAME = ("model", "temperature", "top_p", "stream", "parallel_tool_calls", "service_tier", "safety_identifier", "user")
@@ -20,6 +21,7 @@ _SILENT = frozenset({
     "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "include", "store", "truncation",
     "stream_options", "router", "background_options", "access_programs", "moderation",
 })  # fmt: skip
+_SHOWN = ("text", "tool_use", "thinking")
 _STATEFUL = ("previous_response_id", "conversation", "prompt", "background")
 _READ = frozenset({*_SAME, *_SILENT, *_STATEFUL, "instructions", "input", "max_output_tokens", "tools", "tool_choice"})
 
@@ -60,7 +62,7 @@ def to_chat(body: Body) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 
 def to_response(message: Mapping[str, Any], created: int) -> dict[str, Any]:
-    """A message as a complete response; `created` is in seconds since the epoch. Thinking is left out."""
+    """A message as a complete response; `created` is in seconds since the epoch. Thinking becomes reasoning items."""
     output = [_item(message["id"], index, block) for index, block in enumerate(_shown(message["content"]))]
     return {**_head(message["id"], message["model"], created), **_end(message.get("stop_reason")), "output": output,
             "usage": _usage(message.get("usage"))}  # fmt: skip
@@ -115,11 +117,13 @@ class ResponseEvents:
         return [{"type": f"response.{name}", "response": begun} for name in ("created", "in_progress")]
 
     def _add(self, index: int, block: Mapping[str, Any]) -> list[dict[str, Any]]:
-        if block["type"] not in ("text", "tool_use"):
+        if block["type"] not in _SHOWN:
             return []
         item = _item(self._head["id"], len(self._output) + len(self._open), {**block, "input": None})
         self._open[index] = item
         at = self._at(item)
+        if block["type"] == "thinking":
+            return [{"type": "response.output_item.added", "output_index": at["output_index"], "item": dict(item)}]
         if block["type"] == "tool_use":
             begun = {**item, "arguments": "", "status": "in_progress"}
             return [{"type": "response.output_item.added", "output_index": at["output_index"], "item": begun}]
@@ -135,17 +139,36 @@ class ResponseEvents:
             item["content"][0]["text"] += delta["text"]
             return [{"type": "response.output_text.delta", **self._at(item), "content_index": 0,
                      "delta": delta["text"], "logprobs": []}]  # fmt: skip
+        if delta["type"] == "signature_delta":
+            item["encrypted_content"] = delta["signature"]
+        if delta["type"] == "thinking_delta" and delta["thinking"]:
+            return self._summarised(item, delta["thinking"])
         if delta["type"] == "input_json_delta" and delta["partial_json"]:
             item["arguments"] += delta["partial_json"]
             piece = delta["partial_json"]
             return [{"type": "response.function_call_arguments.delta", **self._at(item), "delta": piece}]
         return []
 
+    def _summarised(self, item: dict[str, Any], text: str) -> list[dict[str, Any]]:
+        at, begun = {**self._at(item), "summary_index": 0}, list[dict[str, Any]]()
+        if not item["summary"]:
+            item["summary"] = [{"type": "summary_text", "text": ""}]
+            begun = [{"type": "response.reasoning_summary_part.added", **at, "part": dict(item["summary"][0])}]
+        item["summary"][0]["text"] += text
+        return [*begun, {"type": "response.reasoning_summary_text.delta", **at, "delta": text}]
+
     def _close(self, index: int) -> list[dict[str, Any]]:
         item = self._open.pop(index)
         at = self._at(item)
         self._output.append(item)
         done = {"type": "response.output_item.done", "output_index": at["output_index"], "item": item}
+        if item["type"] == "reasoning":
+            part = {**at, "summary_index": 0}
+            text = [
+                {"type": "response.reasoning_summary_text.done", **part, "text": s["text"]} for s in item["summary"]
+            ]
+            ends = [{"type": "response.reasoning_summary_part.done", **part, "part": s} for s in item["summary"]]
+            return [*text, *ends, done]
         if item["type"] == "function_call":
             item["arguments"] = item["arguments"] or "{}"
             name, given = item["name"], item["arguments"]
@@ -167,6 +190,7 @@ class ResponseEvents:
 def _messages(items: Iterable[Any], notes: list[str]) -> list[dict[str, Any]]:
     """Items in a row that are one assistant's turn become one message."""
     messages: list[dict[str, Any]] = []
+    sealed: list[tuple[str, str]] = []
     for item in items:
         kind = item.get("type") or "message"
         if kind == "message":
@@ -176,16 +200,22 @@ def _messages(items: Iterable[Any], notes: list[str]) -> list[dict[str, Any]]:
             if not messages or messages[-1]["role"] != "assistant":
                 messages.append({"role": "assistant", "content": None})
             messages[-1].setdefault("tool_calls", []).append(
-                {"id": item["call_id"], "type": "function", "function": function}
+                {"id": item.get("call_id"), "type": "function", "function": function}
             )
         elif kind == "function_call_output":
             text, parts = _output(item["output"])
-            messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": text})
+            messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": text})
             messages += [{"role": "user", "content": parts}] if parts else []
+        elif kind == "reasoning" and is_sealed(item.get("encrypted_content")):
+            shown = "\n\n".join(part.get("text") or "" for part in item.get("summary") or ())
+            sealed.append((item["encrypted_content"], shown))
         elif kind in ("reasoning", "compaction"):
             notes.append(f"{kind} items dropped: another model cannot read them")
         else:
             _refuse(f"an item of type {kind!r}")
+        if sealed and kind in ("message", "function_call") and messages[-1]["role"] == "assistant":
+            messages[-1].setdefault(FIELD, []).extend(sealed)
+            sealed = []
     return messages
 
 
@@ -236,7 +266,7 @@ def _refuse(what: str) -> NoReturn:
 
 
 def _shown(content: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [block for block in content if block["type"] in ("text", "tool_use")]
+    return [block for block in content if block["type"] in _SHOWN]
 
 
 def _item(message_id: str, index: int, block: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,6 +275,11 @@ def _item(message_id: str, index: int, block: Mapping[str, Any]) -> dict[str, An
         given = "" if block["input"] is None else json.dumps(block["input"], ensure_ascii=False, separators=(",", ":"))
         ids = {"id": f"fc_{message_id}_{index}", "call_id": block["id"]}
         return {"type": "function_call", **ids, "name": block["name"], "arguments": given, "status": "completed"}
+    if block["type"] == "thinking":
+        text = block.get("thinking")
+        summary = [{"type": "summary_text", "text": text}] if text else []
+        head = {"type": "reasoning", "id": f"rs_{message_id}_{index}", "summary": summary}
+        return {**head, "encrypted_content": block.get("signature") or None}
     text = block.get("text") or ""
     part: dict[str, Any] = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
     head = {"type": "message", "id": f"msg_{message_id}_{index}", "role": "assistant", "status": "completed"}

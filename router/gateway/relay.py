@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from router.decide.task import read_task
+from router.cache.breakpoints import read_prefix
 from router.errors import RequestError, TierwiseError
 from router.formats import accepts, interpreter
 from router.formats import usage as usages
+from router.formats.interpreter import Keep
 from router.gateway import wire
 from router.gateway.admission import Admitted, Endpoint, admit
 from router.gateway.caller import Caller
@@ -128,7 +130,7 @@ class _Relay:
         attempts, settlement = self._attempts, self._settlement
         while True:
             try:
-                response, first, frames = await self._call.ask(attempts.plan)
+                response, first, frames = await self._call.ask(attempts.plan, self._keep)
                 break
             except (UpstreamError, APIConnectionError) as error:
                 self._gateway.metrics.fault(settlement.label(attempts.plan.decision.model))
@@ -161,7 +163,8 @@ class _Relay:
         plan, api = self._attempts.plan, self._endpoint.api
         model = self._router.catalog.models[plan.decision.model]
         kind = {} if api is Api.MESSAGES else {"object": "response.input_tokens"}
-        body = wire.encode({**kind, "input_tokens": model.estimate_tokens(read_task(plan.body).n_chars)})
+        n_tokens = model.estimate_tokens(read_prefix(plan.body, api).size)
+        body = wire.encode({**kind, "input_tokens": n_tokens})
         headers = [(b"content-type", b"application/json"), (b"x-tierwise-estimated", b"true")]
         await self._reply(200, headers + self._settlement.headers(), body)
 
@@ -175,18 +178,24 @@ class _Relay:
             cost = self._settlement.record(usage, reply_chars=reply_chars)
             if cost is not None:
                 headers.append((b"x-tierwise-cost-usd", cost.encode()))
-            if plan.api is not plan.asked:
+            if plan.api is not plan.asked or plan.telling.names:
                 body = self._interpreted(reply)
+            elif plan.telling.within and isinstance(reply, dict):
+                interpreter.remember(reply, plan.api, plan.telling, self._keep)
         await self._reply(response.status, headers, body)
 
     def _interpreted(self, reply: Any) -> bytes:
         """A whole reply in the caller's format. What is none is the provider's fault, and is billed all the same."""
         plan = self._attempts.plan
         try:
-            return wire.encode(interpreter.reply(reply, plan.api, plan.asked))
+            return wire.encode(interpreter.reply(reply, plan.api, plan.asked, plan.telling, self._keep))
         except (TierwiseError, KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as exc:
             why = str(exc) if isinstance(exc, TierwiseError) else f"its reply cannot be read ({type(exc).__name__})"
             raise Refusal(502, "api_error", f"no answer from the provider: {why}") from exc
+
+    @property
+    def _keep(self) -> Keep:
+        return partial(self._router.keep_state, self._attempts.plan)
 
     async def _stream(self, response: aiohttp.ClientResponse, frames: Frames, passed: bytes) -> None:
         """A stream, frame by frame. Its record is in the journal before the last frame leaves."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
+from router.formats.interpreter import Keep
 from router.gateway import wire
 from router.gateway.frames import Frames, TranslatedFrames
 from router.gateway.serving import Serving
 from router.gateway.wire import RawHeaders
+from router.send import faults
 from router.types import Api, Plan
 
 if TYPE_CHECKING:
@@ -20,8 +23,8 @@ _SKIPPED = ("User-Agent", "Accept", "Content-Type")  # headers that aiohttp woul
 _ANTHROPIC_VERSION = "2023-06-01"  # the only one: https://platform.claude.com/docs/en/api/versioning (2026-11-22)
 _LARGE_BYTES = 1 << 20  # above it aiohttp wants a file rather than bytes
 
-# The status that each error event stands for: https://platform.claude.com/docs/en/api/errors (2026-11-22)
-_STATUS_OF = {"overloaded_error": 529, "rate_limit_error": 429, "api_error": 500, "timeout_error": 504}
+_NO_ANSWER_S = 10.0
+"""So long comments, pings and empty chunks are held back, for an error after them can still be tried again."""
 
 
 class UpstreamError(Exception):
@@ -30,10 +33,12 @@ class UpstreamError(Exception):
     def __init__(self, status: int, headers: RawHeaders, body: bytes) -> None:
         super().__init__(f"status {status}")
         reply = wire.read_reply(body)
+        reply = reply[0] if isinstance(reply, list) and reply else reply  # Gemini's come in a list
         error = reply.get("error") if isinstance(reply, dict) else None
         error = error if isinstance(error, dict) else {}
         details = error.get("details")
         self.status_code = status
+        self.message = error.get("message")
         self.type = error.get("type")
         self.code = error.get("code")
         self.error_code = details.get("error_code") if isinstance(details, dict) else None
@@ -74,8 +79,11 @@ class UpstreamCall:
         if self._response is not None:
             self._response.close()
 
-    async def ask(self, plan: Plan) -> tuple[aiohttp.ClientResponse, bytes, Frames | None]:
-        """The provider's reply with its whole body, or with a stream's first frames. Raises what `Attempts` reads."""
+    async def ask(self, plan: Plan, keep: Keep | None = None) -> tuple[aiohttp.ClientResponse, bytes, Frames | None]:
+        """The provider's reply with its whole body, or with a stream's first frames. Raises what `Attempts` reads.
+
+        What the model of a stream wants back on the next request goes to `keep`.
+        """
         upstream = self._serving.upstream_of(plan)
         data: Any = wire.encode(plan.body) if self._unchanged is None else self._unchanged
         crosses = plan.api is not plan.asked
@@ -98,7 +106,7 @@ class UpstreamCall:
                 url, data=data, headers=headers, skip_auto_headers=_SKIPPED, allow_redirects=False
             )
             if response.status == 200 and response.content_type == "text/event-stream":
-                frames = _frames(plan)
+                frames = _frames(plan, keep)
                 return response, await self._first_frames(response, frames), frames
             body = await response.read()
         except aiohttp.ConnectionTimeoutError as exc:
@@ -112,22 +120,30 @@ class UpstreamCall:
         return response, body, None
 
     async def _first_frames(self, response: aiohttp.ClientResponse, frames: Frames) -> bytes:
-        """The first whole frames; raises UpstreamError when the stream begins with an error."""
+        """The frames up to the first of the answer; raises UpstreamError when an error comes before that.
+
+        What comes before the answer is held back for 10 s, so that the caller's connection does not seem dead.
+        """
         passed = b""
-        while not passed:
-            chunk = await response.content.readany()
+        until_s = asyncio.get_running_loop().time() + _NO_ANSWER_S
+        while not frames.has_begun:
+            try:
+                async with asyncio.timeout_at(until_s if passed else None) as limit:
+                    chunk = await response.content.readany()
+            except TimeoutError:
+                if limit.expired():
+                    return passed
+                raise
             if not chunk:
                 raise APIConnectionError("the stream ended before its first event")
-            passed = frames.feed(chunk)
-        if frames.error is not None:
-            body = wire.encode(frames.error)
-            error = frames.error["error"]
-            status = _STATUS_OF.get(str(error.get("type")) if isinstance(error, dict) else "", 502)
-            raise UpstreamError(status, [(b"content-type", b"application/json")], body)
+            passed += frames.feed(chunk)
+            if frames.error is not None and not frames.has_begun:
+                headers = [(b"content-type", b"application/json")]
+                raise UpstreamError(faults.status_of(frames.error["error"]), headers, wire.encode(frames.error))
         return passed
 
 
-def _frames(plan: Plan) -> Frames:
+def _frames(plan: Plan, keep: Keep | None) -> Frames:
     if plan.api is plan.asked:
-        return Frames(plan.api, hides_usage=plan.hides_usage)
-    return TranslatedFrames(plan.api, plan.asked, include_usage=not plan.hides_usage)
+        return Frames(plan.api, hides_usage=plan.hides_usage, telling=plan.telling, keep=keep)
+    return TranslatedFrames(plan.api, plan.asked, include_usage=not plan.hides_usage, telling=plan.telling, keep=keep)

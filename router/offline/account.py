@@ -77,6 +77,7 @@ class Account:
 
     `requests` keeps each parsed body and `log` each request. Each of `failures` happens once and each of `scripts` is
     answered once, in order; else `reply`, if given, answers: called with the body and the model's id.
+    Chat Completions models in `wants_reasoning` refuse calls of theirs that come back without their thinking.
     Batches end `batch_delay_s` after they were made; rows whose custom_id is in `batch_errors` fail.
     """
 
@@ -87,6 +88,7 @@ class Account:
     failures: list[Failure] = field(default_factory=list)
     scripts: list[Reply] = field(default_factory=list)
     reply: Callable[[dict[str, Any], str], str | Reply] | None = None
+    wants_reasoning: set[str] = field(default_factory=set)
     batch_delay_s: float = 0.0
     batch_errors: set[str] = field(default_factory=set)
     is_batch_out_of_order: bool = False

@@ -158,6 +158,12 @@ class Gpt:
         return self.version >= (5, 5)
 
 
+def is_signed(model_id: str) -> bool:
+    """Whether a model signs its calls and wants the signatures back: Gemini from 3 on."""
+    match = _GEMINI.match(model_id)
+    return match is not None and int(match[1]) >= 3
+
+
 def claude(model_id: str) -> Claude:
     """The rules of a Claude model. Raises ValueError for another model's id."""
     match = _CLAUDE.fullmatch(model_id)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import dataclass
 from typing import Any
 
-from router.catalog import Model
-from router.offline import parameters, prompt, replies
+from router.catalog import COMPATIBLE, Model
+from router.offline import parameters, prompt, replies, values
 from router.offline.account import Account, Answer, Call
 from router.offline.failures import Rejected
-from router.offline.models import Gpt, gpt
+from router.offline.models import Gpt, gpt, is_signed
 from router.offline.prefixcache import Use
 from router.offline.replies import Reply
 
@@ -38,7 +37,8 @@ def chat(account: Account, body: dict[str, Any], call: Call) -> Answer:
         "created": int(account.clock()),
         "model": served.model.id,
     }
-    calls = [
+    signs = False
+    calls: list[dict[str, Any]] = [
         {
             "id": account.new_id("call"),
             "type": "function",
@@ -47,9 +47,14 @@ def chat(account: Account, body: dict[str, Any], call: Call) -> Answer:
         for tool in served.reply.tool_calls
     ]
     message: dict[str, Any] = {"role": "assistant", "content": served.text or None, "refusal": None}
+    if served.reply.thinking and served.model.provider == COMPATIBLE:
+        message["reasoning_content"] = served.reply.thinking
     if calls:
         message["tool_calls"] = calls
-    finish = "length" if served.is_cut else "tool_calls" if calls else "stop"
+        if signs := is_signed(served.model.id):
+            signature = replies.sign(served.model.id, calls[0]["id"], calls[0]["function"]["name"])
+            calls[0]["extra_content"] = {"google": {"thought_signature": signature}}
+    finish = "length" if served.is_cut else "tool_calls" if calls and not signs else "stop"
     choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
     usage = _chat_usage(served) if served.reply.has_usage else None
     reply = {**head, "object": "chat.completion", "choices": [choice]}
@@ -58,7 +63,7 @@ def chat(account: Account, body: dict[str, Any], call: Call) -> Answer:
     frames = None
     if body.get("stream"):
         asked = bool((body.get("stream_options") or {}).get("include_usage"))
-        frames = _chat_frames(head, served.text, calls, finish, usage, asks_usage=asked)
+        frames = _chat_frames(head, _deltas(message, whole=signs), finish, usage, asks_usage=asked)
     return Answer(reply, lambda: account.begin(served.model, served.use, served.output, call), frames)
 
 
@@ -96,6 +101,7 @@ def _serve(account: Account, body: dict[str, Any], field: str, limit: int | None
         raise Rejected(f"model: {body.get('model')}", 404, "not_found_error")
     rules = gpt(model.id)
     parameters.check(body, field, model.id, rules)
+    _check_values(account, body, field, model, rules)
     positions = prompt.openai_positions(body, field)
     parameters.check_length(positions[-1].tokens, model.context_tokens, field)
     options = body.get("prompt_cache_options") or {}
@@ -108,6 +114,17 @@ def _serve(account: Account, body: dict[str, Any], field: str, limit: int | None
     output = n_thought + prompt.count_tokens(text) + n_called
     output = output if limit is None else min(output, limit)
     return _Served(model, rules, use, reply, text, n_thought, output, is_cut=len(text) < len(reply.text))
+
+
+def _check_values(account: Account, body: dict[str, Any], field: str, model: Model, rules: Gpt) -> None:
+    if model.provider == "gemini":
+        values.check_gemini(body, model.id)
+    elif model.provider == "openai":
+        values.check_openai(body, field, reasons=rules.efforts != ())
+        if field == "input":
+            values.check_encrypted(body, model.id)
+    if model.id in account.wants_reasoning and field == "messages":
+        values.check_reasoning(body)
 
 
 def _chat_usage(served: _Served) -> dict[str, Any]:
@@ -140,22 +157,13 @@ def _responses_usage(served: _Served) -> dict[str, Any]:
 
 def _chat_frames(
     head: dict[str, Any],
-    text: str,
-    calls: list[dict[str, Any]],
+    deltas: list[dict[str, Any]],
     finish: str,
     usage: dict[str, Any] | None,
     *,
     asks_usage: bool,
 ) -> list[str]:
-    """Role, text, tool calls by index (id and name, then arguments), the finish, the usage if asked for, [DONE]."""
-    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": "" if text or not calls else None}]
-    deltas += [{"content": piece} for piece in replies.pieces(text)]
-    for index, tool in enumerate(calls):
-        function = tool["function"]
-        begun = {**tool, "index": index, "function": {"name": function["name"], "arguments": ""}}
-        deltas.append({"tool_calls": [begun]})
-        for piece in replies.pieces(function["arguments"]):
-            deltas.append({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
+    """The deltas, the finish, the usage if asked for, [DONE]."""
     choices: list[list[dict[str, Any]]] = [[{"index": 0, "delta": d, "finish_reason": None}] for d in deltas]
     choices.append([{"index": 0, "delta": {}, "finish_reason": finish}])
     chunks: list[dict[str, Any]] = [{**head, "object": "chat.completion.chunk", "choices": c} for c in choices]
@@ -165,6 +173,24 @@ def _chat_frames(
     return [*(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks), "data: [DONE]\n\n"]
 
 
+def _deltas(message: dict[str, Any], *, whole: bool) -> list[dict[str, Any]]:
+    """Role, thinking, text, tool calls by index (id and name, then arguments); each call `whole` as Gemini sends it."""
+    text, calls = message["content"] or "", message.get("tool_calls") or []
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": "" if text or not calls else None}]
+    deltas += [{"reasoning_content": piece} for piece in replies.pieces(message.get("reasoning_content", ""))]
+    deltas += [{"content": piece} for piece in replies.pieces(text)]
+    for index, tool in enumerate(calls):
+        function = tool["function"]
+        if whole:
+            deltas.append({"tool_calls": [tool]})
+            continue
+        begun = {**tool, "index": index, "function": {"name": function["name"], "arguments": ""}}
+        deltas.append({"tool_calls": [begun]})
+        for piece in replies.pieces(function["arguments"]):
+            deltas.append({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
+    return deltas
+
+
 def _items(account: Account, served: _Served, body: dict[str, Any]) -> list[dict[str, Any]]:
     """The output: reasoning, a message unless there are tool calls alone, function calls."""
     items: list[dict[str, Any]] = []
@@ -172,7 +198,7 @@ def _items(account: Account, served: _Served, body: dict[str, Any]) -> list[dict
         summary = [{"type": "summary_text", "text": served.reply.thinking}]
         item = {"type": "reasoning", "id": account.new_id("rs"), "summary": summary, "status": "completed"}
         if "reasoning.encrypted_content" in (body.get("include") or ()):
-            item["encrypted_content"] = base64.b64encode(served.reply.thinking.encode()).decode()
+            item["encrypted_content"] = replies.encrypt(served.model.id, served.reply.thinking)
         items.append(item)
     if served.text or not served.reply.tool_calls:
         content = [{"type": "output_text", "text": served.text, "annotations": []}]

@@ -13,7 +13,7 @@ from typing import Any
 
 from router.offline.failures import Rejected
 from router.offline.models import Claude
-from router.offline.prompt import Chain, blocks, without
+from router.offline.prompt import Chain, blocks, is_attribution, without
 
 DROP_BETA = "thinking-binding-controls-2026-08-01"
 _WORDS = ("Thank", "you", "for", "your", "message;", "here", "is", "what", "we", "can", "do", "about", "it", "today.")
@@ -58,6 +58,20 @@ def sign(model_id: str, prefix: str, thinking: str) -> str:
     """The signature of a thinking block that follows the prefix of that hash."""
     seal = hashlib.blake2b(f"{model_id}|{prefix}|{thinking}".encode(), key=_KEY, digest_size=16).hexdigest()
     return base64.b64encode(f"{model_id}|{prefix}|{seal}".encode()).decode()
+
+
+def encrypt(model_id: str, thinking: str) -> str:
+    """Reasoning that only the model that made it reads: OpenAI's `encrypted_content`."""
+    return sign(model_id, "reasoning", thinking)
+
+
+def is_own(content: object, model_id: str) -> bool:
+    """Whether encrypted reasoning is this model's."""
+    try:
+        signer, _, seal = base64.b64decode(str(content), validate=True).decode().split("|")
+    except (binascii.Error, ValueError):
+        return False
+    return signer == model_id and len(seal) == 32
 
 
 def prefix(body: Mapping[str, Any]) -> str:
@@ -105,7 +119,8 @@ def _opening(body: Mapping[str, Any]) -> Chain:
     chain = Chain()
     for section in ("tools", "system"):
         for block in blocks(body.get(section)):
-            chain.add(section, without(block, "cache_control"))
+            if not is_attribution(block):
+                chain.add(section, without(block, "cache_control"))
     return chain
 
 

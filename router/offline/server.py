@@ -242,6 +242,11 @@ class _Handler(BaseHTTPRequestHandler):
             if rejected.details:
                 detail["details"] = rejected.details
             body = {"type": "error", "error": detail, "request_id": self._request_id}
+        elif rejected.kind.isupper():  # Gemini's
+            error = {"code": rejected.status, "message": rejected.message, "status": rejected.kind}
+            payload = json.dumps([{"error": error}]).encode()
+            self._send(payload, "application/json", rejected.status, rejected.headers)
+            return
         else:
             code = rejected.code or (rejected.details or {}).get("error_code")
             body = {"error": {**detail, "param": rejected.param, "code": code}}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from router.offline import values
 from router.offline.account import Call
 from router.offline.failures import Rejected
 from router.offline.models import Claude
@@ -35,6 +36,8 @@ def check(body: Body, model: Claude, call: Call) -> None:
     check_prompt(body, model)
     _check_sampling(body, model, call)
     _check_thinking(body, model)
+    kind = (body.get("thinking") or {}).get("type")
+    values.check_edits(body, thinks=kind in ("enabled", "adaptive") or (kind is None and model.thinks_by_default))
     effort = (body.get("output_config") or {}).get("effort")
     if effort is not None and effort not in model.efforts:
         what = f"effort '{effort}'" if model.efforts else "the effort parameter"
@@ -42,7 +45,7 @@ def check(body: Body, model: Claude, call: Call) -> None:
     choice = (body.get("tool_choice") or {}).get("type")
     if choice in ("any", "tool") and not model.takes_forced_tools:
         raise Rejected(f"tool_choice.type: '{choice}' is not supported for this model. Use 'auto' or 'none'.")
-    if body["messages"][-1].get("role") == "assistant" and not model.takes_prefill:
+    if body["messages"][-1].get("role") == "assistant" and not model.takes_prefill and not _is_paused(body):
         raise Rejected(
             "This model does not support assistant message prefill. The conversation must end with a user message."
         )
@@ -59,9 +62,14 @@ def check_prompt(body: Body, model: Claude) -> None:
     for i, message in enumerate(body["messages"]):
         _check_message(message, f"messages.{i}", model, is_last=i == len(body["messages"]) - 1)
     _check_breakpoints(body)
-    if not all(block["text"] for _, block in _blocks(body) if block.get("type") == "text" and "text" in block):
-        raise Rejected("messages: text content blocks must be non-empty")
+    values.check_anthropic(body)
     _check_tool_results(body["messages"])
+
+
+def _is_paused(body: Body) -> bool:
+    """Whether the last turn is one that the provider's own tools have paused."""
+    kinds = [str(block.get("type")) for block in blocks(body["messages"][-1].get("content"))]
+    return any(kind.endswith(("_tool_use", "_tool_result")) for kind in kinds)
 
 
 def check_length(tokens: int, context_tokens: int) -> None:

@@ -28,12 +28,13 @@ class Attempts:
         self._reach = reach
         self._attempt = 0
         self._waited_s = 0.0
+        self._was_too_long = False
 
     def again(self, error: Exception) -> float | None:
         """Seconds until another attempt, on the same model or the next stronger one; None when there is to be none."""
         fault = faults.read_fault(error)
         if fault is None:
-            return None
+            return self._enlarged() if faults.is_too_long(error) else None
         model = self.plan.decision.model
         self._router.policy.breaker.failed(model)
         self.notes.append(f"{model}: {fault.what}")
@@ -52,6 +53,19 @@ class Attempts:
             return None
         self._attempt = 0
         self.plan = higher
+        return 0.0
+
+    def _enlarged(self) -> float | None:
+        """No wait, on a stronger model with a larger window, once: the estimate of what the prompt takes was wrong."""
+        if self._was_too_long:
+            return None
+        self._was_too_long, model = True, self.plan.decision.model
+        why = f"{model} does not hold the prompt"
+        higher = self._router.move_up(self.plan, self._body, why, self._context, reach=self._reach, larger=True)
+        if higher is None:
+            return None
+        self.notes.append(f"{model}: the prompt is too long")
+        self._attempt, self.plan = 0, higher
         return 0.0
 
     def answered(self) -> None:

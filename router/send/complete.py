@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ from router.errors import ClientError
 from router.formats import interpreter
 from router.formats import usage as usages
 from router.send.attempts import Attempts
+from router.send.streams import sleep_async
 from router.types import Api, Plan, Reach, Record, Usage
 
 _MAX_RETRIES = 2
@@ -114,14 +115,8 @@ async def complete_async(
             wait_s = call.attempts.again(error)
             if wait_s is None:
                 raise
-            await _sleep(wait_s)
+            await sleep_async(wait_s)
     return call.completion(reply)
-
-
-async def _sleep(seconds: float) -> None:
-    import anyio  # both SDKs depend on it; it knows which event loop is running
-
-    await anyio.sleep(seconds)
 
 
 class _Call:
@@ -169,7 +164,9 @@ class _Call:
         self.attempts.answered()
         usage = usages.located(usages.read_usage(reply, self._plan.api), str(self.client().base_url))
         record = self.attempts.record(usage, reply_chars=0 if usage.reported else usages.n_chars(reply))
-        message = interpreter.reply(reply.to_dict(mode="json"), self._plan.api, Api.MESSAGES)
+        keep = partial(self._router.keep_state, self._plan)
+        given = reply.to_dict(mode="json")
+        message = interpreter.reply(given, self._plan.api, Api.MESSAGES, self._plan.telling, keep)
         content = message["content"]
         return Completion(
             text="".join(block["text"] for block in content if block["type"] == "text"),

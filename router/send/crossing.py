@@ -20,11 +20,16 @@ class Crossing:
 
     path = Api.RESPONSES.value
 
-    def __init__(self, plan: Plan, kwargs: Mapping[str, Any], parser: Callable[[Any], Any] | None) -> None:
-        """`kwargs` are those of the SDK's `post`, `parser` its `post_parser`."""
+    def __init__(
+        self, plan: Plan, kwargs: Mapping[str, Any], parser: Callable[[Any], Any] | None, keep: interpreter.Keep
+    ) -> None:
+        """`kwargs` are those of the SDK's `post`, `parser` its `post_parser`; `keep` takes what is wanted back."""
         self.usage = usages.UNREPORTED
         self._reply_type, self._stream_type, self._parser = kwargs["cast_to"], kwargs.get("stream_cls"), parser
-        self._events = interpreter.Events(plan.api, plan.asked, include_usage=not plan.hides_usage)
+        self._telling, self._keep = plan.telling, keep
+        self._events = interpreter.Events(
+            plan.api, plan.asked, include_usage=not plan.hides_usage, telling=plan.telling, keep=keep
+        )
 
     def types(self) -> dict[str, Any]:
         """The SDK's types of what will come, as arguments of `post`."""
@@ -39,7 +44,8 @@ class Crossing:
     def reply(self, response: Any) -> Any:
         """The reply as the caller's type. Raises TierwiseError for one that says it failed."""
         self.usage = usages.read_usage(response, Api.RESPONSES)
-        told = interpreter.reply(response.to_dict(mode="json"), Api.RESPONSES, Api.CHAT)
+        given = response.to_dict(mode="json")
+        told = interpreter.reply(given, Api.RESPONSES, Api.CHAT, self._telling, self._keep)
         construct = getattr(self._reply_type, "construct", None)  # the client's own `post` takes any type
         completion = told if construct is None else construct(**told)
         return completion if self._parser is None else self._parser(completion)

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from functools import lru_cache, partial
-from types import new_class
-from typing import Any, TypeVar, get_origin
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
 from router.catalog import PROVIDERS
 from router.decide.options import unasked
 from router.decide.rules import Context
 from router.engine import Router
 from router.errors import ClientError
+from router.formats import interpreter
 from router.formats import usage as usages
 from router.send.attempts import Attempts
 from router.send.crossing import Crossing
+from router.send.streams import recorded, sleep_async
 from router.types import Api, Plan, Reach, Usage
 
 ClientT = TypeVar("ClientT")
@@ -107,6 +108,7 @@ def _post(client: Any, post: Callable[..., Any], path: str, **kwargs: Any) -> An
     call = _WrappedCall.begin(client, path, kwargs)
     if call is None:
         return post(path, **kwargs)
+    call.post = post
     while True:
         try:
             reply = post(call.path, **call.kwargs)
@@ -126,6 +128,7 @@ async def _post_async(client: Any, post: Callable[..., Any], path: str, **kwargs
     call = _WrappedCall.begin(client, path, kwargs)
     if call is None:
         return await post(path, **kwargs)
+    call.post = post
     while True:
         try:
             reply = await post(call.path, **call.kwargs)
@@ -134,7 +137,7 @@ async def _post_async(client: Any, post: Callable[..., Any], path: str, **kwargs
             wait_s = call.again(error)
             if wait_s is None:
                 raise
-            await _sleep(wait_s)
+            await sleep_async(wait_s)
     call.answered()
     if call.needs_reading:
         parsed = reply.parse() if call.raw else reply
@@ -142,17 +145,14 @@ async def _post_async(client: Any, post: Callable[..., Any], path: str, **kwargs
     return reply
 
 
-async def _sleep(seconds: float) -> None:
-    import anyio  # both SDKs depend on it; it knows which event loop is running
-
-    await anyio.sleep(seconds)
-
-
 class _WrappedCall:
     """One request on its way: the arguments to send, its attempts, and the accounting when its reply has been read.
 
-    The SDK's own retries are off: only here is it known that a stronger model may be asked instead.
+    The SDK's own retries are off: only here is it known that a stronger model may be asked instead. `post` is the
+    SDK's.
     """
+
+    post: Callable[..., Any]
 
     def __init__(
         self, client: Any, attempts: Attempts, path: str, kwargs: dict[str, Any], *, counts_only: bool
@@ -204,6 +204,11 @@ class _WrappedCall:
             self._use()
         return wait_s
 
+    def repeat(self) -> Any:
+        """The stream once more, for one that broke off before its caller was told anything; awaitable if async."""
+        self._use()
+        return self.post(self.path, **self.kwargs)
+
     def answered(self) -> None:
         """The provider has answered: the model works, and a body that the caller reads alone is recorded as unread."""
         self._attempts.answered()
@@ -213,7 +218,10 @@ class _WrappedCall:
     def _use(self) -> None:
         """Send by the attempts' plan from now on: on its own path, or on that of another format."""
         plan, options = self._plan, self.kwargs["options"]
-        self._crossing = Crossing(plan, self._given, self._parser) if plan.api is not plan.asked else None
+        keep = partial(self._client.router.keep_state, plan)
+        self._crossing = Crossing(plan, self._given, self._parser, keep) if plan.api is not plan.asked else None
+        listens = plan.api is plan.asked is Api.CHAT and plan.telling.within
+        self._beside = interpreter.Listener(plan.telling, keep) if listens else None
         self.path = self._given_path if self._crossing is None else self._crossing.path
         self._meter = usages.Meter(plan.api)
         if not plan.is_untouched:
@@ -228,8 +236,8 @@ class _WrappedCall:
             options["post_parser"] = parser
         if streams:
             # A class for each call: with_raw_response makes the stream later, and only the class gets there.
-            recorded = _recorded(self.kwargs["stream_cls"])
-            self.kwargs["stream_cls"] = type("RecordedStream", (recorded,), {"_call": self})
+            seen = recorded(self.kwargs["stream_cls"])
+            self.kwargs["stream_cls"] = type("RecordedStream", (seen,), {"_call": self})
 
     def _crossed(self, response: Any) -> Any:
         """The SDK's `post_parser`: a Responses reply as the caller's."""
@@ -242,7 +250,13 @@ class _WrappedCall:
 
     def finish(self, reply: Any) -> None:
         """Account for a complete reply."""
-        usage = usages.read_usage(reply, self._plan.api) if self._crossing is None else self._crossing.usage
+        plan = self._plan
+        usage = usages.read_usage(reply, plan.api) if self._crossing is None else self._crossing.usage
+        if self._crossing is None:
+            interpreter.rename(reply, plan.telling.names)
+            if self._beside is not None:
+                keep = partial(self._client.router.keep_state, plan)
+                interpreter.remember(reply.to_dict(mode="json"), plan.api, plan.telling, keep)
         self._record(usage, reply_chars=0 if usage.reported else usages.n_chars(reply))
 
     def told(self, event: Any, request: Any) -> Iterator[Any]:
@@ -251,6 +265,9 @@ class _WrappedCall:
         if self._crossing is not None:
             yield from self._crossing.feed(event, request)
             return
+        interpreter.rename(event, self._plan.telling.names)
+        if self._beside is not None:
+            self._beside.feed(event.to_dict(mode="json"))
         if getattr(event, "type", None) == "error":  # Responses: the SDK raises nothing, it is the caller's to see
             self._error = str(getattr(event, "code", None) or getattr(event, "message", None))
         if not (self._plan.hides_usage and getattr(event, "usage", None) and not event.choices):
@@ -258,6 +275,8 @@ class _WrappedCall:
 
     def rest(self, request: Any) -> Iterator[Any]:
         """What the caller sees at the end of a stream."""
+        if self._beside is not None:
+            self._beside.end()
         return iter(()) if self._crossing is None else self._crossing.end(request)
 
     def end_stream(self, complete: bool) -> None:
@@ -273,51 +292,6 @@ class _WrappedCall:
         located = usages.located(usage, str(self._client.base_url))
         record = self._attempts.record(located, notes, reply_chars)
         self._client.last_record = record or self._client.last_record
-
-
-@lru_cache(maxsize=64)
-def _recorded(stream_cls: Any) -> type:
-    """A subclass of the SDK's `Stream[X]` that shows each event to its `_call` (set on a subclass for each call)."""
-
-    def stream(self: Any) -> Iterator[Any]:
-        complete = False
-        try:
-            for event in super(recorded, self).__stream__():
-                for told in self._call.told(event, self.response.request):
-                    yield told
-            for told in self._call.rest(self.response.request):
-                yield told
-            complete = True
-        finally:
-            self._call.end_stream(complete)
-
-    async def stream_async(self: Any) -> AsyncIterator[Any]:
-        complete = False
-        try:
-            async for event in super(recorded, self).__stream__():
-                for told in self._call.told(event, self.response.request):
-                    yield told
-            for told in self._call.rest(self.response.request):
-                yield told
-            complete = True
-        finally:
-            self._call.end_stream(complete)
-
-    def close(self: Any) -> None:
-        super(recorded, self).close()
-        self._call.end_stream(complete=False)
-
-    async def close_async(self: Any) -> None:
-        await super(recorded, self).close()
-        self._call.end_stream(complete=False)
-
-    is_async = hasattr(get_origin(stream_cls) or stream_cls, "__aiter__")
-    methods = {
-        "__stream__": stream_async if is_async else stream,
-        "close": close_async if is_async else close,
-    }
-    recorded: Any = new_class("RecordedStream", (stream_cls,), exec_body=lambda ns: ns.update(methods))
-    return recorded  # type: ignore[no-any-return]
 
 
 def _settled(body: Mapping[str, Any]) -> dict[str, Any]:
