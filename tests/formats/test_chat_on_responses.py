@@ -53,7 +53,7 @@ def translated(**fields: Any) -> dict[str, Any]:
     ],
 )
 def test_fields(fields: dict[str, Any], sent: dict[str, Any]) -> None:
-    usual = {"model", "input", "tools"} | ({"store"} - sent.keys())
+    usual = {"model", "input", "tools", "include"} | ({"store"} - sent.keys())
     assert {name: value for name, value in translated(**fields).items() if name not in usual} == sent
 
 

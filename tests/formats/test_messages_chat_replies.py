@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from router import Api, Usage
 from router.formats import messages_chat_replies, usage
+from router.formats.chat_events import MessageEvents
 
 EVENT: Any = TypeAdapter(RawMessageStreamEvent)
 
@@ -159,7 +160,7 @@ CHUNKS = [
 
 
 def as_events(chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    stream = messages_chat_replies.MessageEvents()
+    stream = MessageEvents()
     return [*(event for c in chunks for event in stream.feed(c)), *stream.end()]
 
 
@@ -267,7 +268,7 @@ def test_errors_keep_their_words() -> None:
             "code": "enforced_spend_limit_reached",
         }
     }
-    assert messages_chat_replies.MessageEvents().feed(theirs)[0]["type"] == "error"
+    assert MessageEvents().feed(theirs)[0]["type"] == "error"
     assert (
         messages_chat_replies.CompletionChunks(1).feed({"type": "error", "error": limit})[0]["error"]["message"]
         == "Spent."

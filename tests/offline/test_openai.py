@@ -152,10 +152,10 @@ class TestResponses:
         assert [item.type for item in final.output] == ["reasoning", "message", "function_call", "function_call"]
 
     def test_a_limit_leaves_it_incomplete(self, gpt: openai.OpenAI, upstream: Upstream) -> None:
-        upstream.scripts += [Reply("one two three"), Reply("one two three")]
-        reply = respond(gpt, max_output_tokens=2)
+        upstream.scripts += [Reply("one two three " * 20), Reply("one two three " * 20)]
+        reply = respond(gpt, max_output_tokens=16)
         assert (reply.status, reply.incomplete_details.reason) == ("incomplete", "max_output_tokens")
-        events = list(respond(gpt, max_output_tokens=2, stream=True))
+        events = list(respond(gpt, max_output_tokens=16, stream=True))
         assert events[-1].type == "response.incomplete"
 
     def test_both_lifetimes_are_billed_and_reported(self, gpt: openai.OpenAI, upstream: Upstream, clock: Any) -> None:
