@@ -16,12 +16,15 @@ _DEEPEST = 8
 """How many alternatives within alternatives, or references to references, are followed."""
 
 
-def is_object(schema: Any, barred: tuple[str, ...]) -> bool:
-    """Whether a schema is taken as it is: an object with properties, and none of the `barred` words at its root."""
+def is_object(schema: Any, barred: tuple[str, ...], *, named: bool) -> bool:
+    """Whether a schema is taken as it is: an object without the `barred` words at its root.
+
+    `named`: its properties must be there.
+    """
     return (
         isinstance(schema, Mapping)
         and schema.get("type") == "object"
-        and isinstance(schema.get("properties"), Mapping)
+        and (not named or isinstance(schema.get("properties"), Mapping))
         and not any(word in schema for word in (*barred, "$ref"))
     )
 

@@ -43,7 +43,7 @@ class Values(msgspec.Struct, frozen=True):
 
     `id_pattern` and `id_length` are those of tool-call ids, which must differ if `unique_ids`; `name_pattern` and
     `name_length` those of tools. `barred_roots` are the words that no tool's schema may have at its root (None: any
-    schema is taken). `user_length` is that of the end user's identifier.
+    schema is taken), and `named_properties` says that its properties must be there. `user_length` is that of the end user's identifier.
     """
 
     id_pattern: re.Pattern[str] | None = None
@@ -54,6 +54,7 @@ class Values(msgspec.Struct, frozen=True):
     blank_text: bool = True
     any_image_type: bool = True
     barred_roots: tuple[str, ...] | None = None
+    named_properties: bool = False
     min_output_tokens: int = 0
     user_length: int | None = None
 
@@ -63,6 +64,7 @@ _OPENAI = Values(
     name_pattern=PLAIN,
     name_length=64,
     barred_roots=("anyOf", "oneOf", "allOf", "enum", "const", "not"),
+    named_properties=True,
     min_output_tokens=1,
     user_length=64,
 )
@@ -204,7 +206,7 @@ class _Fitting:
         name, barred = self._name(tool.get("name")), self._values.barred_roots
         if name != tool.get("name"):
             tool = {**tool, "name": name}
-        if barred is not None and not schemas.is_object(tool.get(field), barred):
+        if barred is not None and not schemas.is_object(tool.get(field), barred, named=self._values.named_properties):
             given = tool.get(field)
             if isinstance(given, Mapping) and any(word in given for word in (*barred, "$ref")):
                 self.notes.append(f"the schema of {str(name)[:60]!r} sent as one object: its root has alternatives")

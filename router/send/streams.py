@@ -16,6 +16,14 @@ async def sleep_async(seconds: float) -> None:
     await anyio.sleep(seconds)
 
 
+def _pause(call: Any, error: Exception, *, begun: bool) -> float:
+    """Seconds until a stream that broke off is asked for again; raises what broke it where that cannot be."""
+    wait_s: float | None = None if begun else call.again(error)
+    if wait_s is None:
+        raise error
+    return wait_s
+
+
 @lru_cache(maxsize=64)
 def recorded(stream_cls: Any) -> type:
     """A subclass of the SDK's `Stream[X]` that shows each event to its `_call` (set on a subclass for each call)."""
@@ -29,17 +37,13 @@ def recorded(stream_cls: Any) -> type:
                     for told in self._call.told(event, self.response.request):
                         begun = True
                         yield told
+                for told in self._call.rest(self.response.request):
+                    yield told
             except Exception as error:
-                if begun or (wait_s := self._call.again(error)) is None:
-                    raise
-                time.sleep(wait_s)
+                time.sleep(_pause(self._call, error, begun=begun))
                 again = self._call.repeat()
                 self.response = again.response
                 yield from again
-                complete = True
-                return
-            for told in self._call.rest(self.response.request):
-                yield told
             complete = True
         finally:
             self._call.end_stream(complete)
@@ -53,18 +57,14 @@ def recorded(stream_cls: Any) -> type:
                     for told in self._call.told(event, self.response.request):
                         begun = True
                         yield told
+                for told in self._call.rest(self.response.request):
+                    yield told
             except Exception as error:
-                if begun or (wait_s := self._call.again(error)) is None:
-                    raise
-                await sleep_async(wait_s)
+                await sleep_async(_pause(self._call, error, begun=begun))
                 again = await self._call.repeat()
                 self.response = again.response
                 async for told in again:
                     yield told
-                complete = True
-                return
-            for told in self._call.rest(self.response.request):
-                yield told
             complete = True
         finally:
             self._call.end_stream(complete)
