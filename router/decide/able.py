@@ -15,7 +15,7 @@ def able_tiers(fleet: Fleet, task: Task, said: Translations | None = None) -> tu
     from a tier that is not enough. Only a begun answer goes to a model that goes on with it, if there is one: any other
     would not do what was asked.
     """
-    tiers, notes = [], []
+    tiers, notes = list[Tier](), list[str]()
     for tier, model in fleet.models.items():
         obstacle = accepts.obstacle(model, task, said)
         begun = said is not None and accepts.refuses_prefill(model, said)

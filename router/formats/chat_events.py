@@ -250,4 +250,4 @@ class MessageEvents:
 def _status(error: Any) -> int:
     """The HTTP status that an error in a stream names; 500 where it names none."""
     code = error.get("code") if isinstance(error, Mapping) else None
-    return int(code) if str(code).isdigit() and 400 <= int(code) < 600 else 500
+    return int(str(code)) if str(code).isdigit() and 400 <= int(str(code)) < 600 else 500

@@ -55,4 +55,4 @@ def _thinks(body: Body, model: Model) -> bool:
     kind = thinking.get("type") if isinstance(thinking, Mapping) else None
     if kind is None:  # where it cannot be turned off it is on
         return bool(model.dialect.thinking) and "disabled" not in model.dialect.thinking
-    return kind != "disabled"
+    return bool(kind != "disabled")

@@ -43,7 +43,8 @@ class Values(msgspec.Struct, frozen=True):
 
     `id_pattern` and `id_length` are those of tool-call ids, which must differ if `unique_ids`; `name_pattern` and
     `name_length` those of tools. `barred_roots` are the words that no tool's schema may have at its root (None: any
-    schema is taken), and `named_properties` says that its properties must be there. `user_length` is that of the end user's identifier.
+    schema is taken), where its properties must be named if `named_properties`. `user_length` is that of the end user's
+    identifier.
     """
 
     id_pattern: re.Pattern[str] | None = None
@@ -224,7 +225,7 @@ class _Fitting:
         """A message of Messages; None where nothing of it is left."""
         content = message.get("content") if isinstance(message, Mapping) else None
         blank = _is_blank(content)
-        if isinstance(content, list | tuple) and not isinstance(content, str):
+        if isinstance(content, list | tuple):
             kept = _each(content, self._block)
             blank = not kept
             if kept is not content:

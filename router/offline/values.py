@@ -8,7 +8,7 @@ the 400s quoted in public issues of the gateways and agents that met them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from router.offline import replies
@@ -75,7 +75,7 @@ def check_edits(body: Body, *, thinks: bool) -> None:
         )
 
 
-def _check_tools(tools: list[Body]) -> None:
+def _check_tools(tools: Iterable[Body]) -> None:
     own = [(f"tools.{i}.custom", tool) for i, tool in enumerate(tools) if tool.get("type") in (None, "custom")]
     for at, tool in own:
         name, schema = str(tool.get("name")), tool.get("input_schema")
@@ -175,7 +175,7 @@ def check_encrypted(body: Body, model_id: str) -> None:
             )
 
 
-def _check_functions(tools: list[Body], field: str) -> None:
+def _check_functions(tools: Iterable[Body], field: str) -> None:
     for i, tool in enumerate(tools):
         if tool.get("type") != "function":
             continue
