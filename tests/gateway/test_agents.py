@@ -225,24 +225,20 @@ def _prompt(bill: Any) -> int:
     return int(bill.fresh + bill.read + bill.write_short + bill.write_long)
 
 
-_UNKNOWN = pytest.mark.xfail(strict=True, reason="decide/task.py does not know it yet")
-
-
-@pytest.mark.parametrize("agent", [pytest.param("Claude Code", marks=_UNKNOWN), *list(AGENTS)[1:]])
+@pytest.mark.parametrize("agent", list(AGENTS))
 def test_a_session_is_one_conversation(agent: str, mixed: Running) -> None:
     assert len({record["conversation"] for record in ran(agent, Tier.MODERATE, mixed)}) == 1
 
 
 @pytest.mark.parametrize(
     "agent",
-    [pytest.param("Claude Code", marks=_UNKNOWN), pytest.param("Cline", marks=_UNKNOWN),
+    ["Claude Code", "Cline",
      "Codex CLI", "opencode", "LangChain ReAct"],
 )  # fmt: skip
 def test_a_loop_is_held_where_it_began(agent: str, mixed: Running) -> None:
     assert {record["reason"] for record in ran(agent, Tier.MODERATE, mixed)[1:]} == {"held"}
 
 
-@pytest.mark.xfail(strict=True, reason="decide/task.py does not know the volatile block yet")
 @pytest.mark.parametrize("tier", [Tier.SIMPLE, Tier.MODERATE])
 def test_a_block_that_changes_each_time_costs_no_cache(tier: Tier, mixed: Running, upstream: Upstream) -> None:
     ran("Claude Code", tier, mixed)
