@@ -13,7 +13,7 @@ from router import catalog, plans, settings
 from router.accounts.ledger import Ledger
 from router.accounts.record import Accounts
 from router.cache.breakpoints import read_prefix
-from router.cache.memory import InProcessMemory, Memory, open_memory
+from router.cache.memory import Memory, open_memory
 from router.cache.placement import Placement, Signal
 from router.catalog import Catalog, Fleet, Model
 from router.classifier import canary, pointer
@@ -79,7 +79,7 @@ class Router:
         self.fleet = fleet
         self.policy = Policy(fleet, champion, canary, breaker or Breaker())
         self.accounts = Accounts(models, fleet, Placement(fleet, memory), store)
-        self.states = StateStore(None if isinstance(memory, InProcessMemory) else memory)
+        self.states = StateStore(memory if memory is not None and memory.keeps_reasoning else None)
         self.operating_point = self.policy.known_point(operating_point)
         self.rules = rules or Rules()
         self.clock = clock
@@ -118,7 +118,7 @@ class Router:
             operating_point=operating_point or chosen.operating_point,
             rules=Rules(chosen.rules),
             store=store,
-            memory=open_memory(chosen.state),
+            memory=open_memory(chosen.state, keeps_reasoning=chosen.state_keeps_reasoning),
             clock=clock,
             fleet_is_default=fleet_name is None,
         )

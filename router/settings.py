@@ -68,7 +68,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What can be set. None means "the default that fits": the shipped artifact, the fleet of the client's provider.
 
     `ledger` is the path of an SQLite file for records; without it, records are returned but not kept. `state` is where
-    conversations are remembered: an SQLite file, or redis://... for several replicas; default: memory. `fleets` adds
+    conversations are remembered: an SQLite file, or redis://... for several replicas; default: memory.
+    `state_keeps_reasoning` lets it keep what models think in tool loops too, for a day: text of replies. `fleets` adds
     fleets of catalog models, e.g. `[fleets.mine] simple = "claude-haiku-5-5"` and so on; they may mix providers.
     `models` adds models behind an OpenAI-compatible address, e.g. `[models.my-llama]
     base_url = "http://localhost:8000/v1"`, `context_tokens = 32_768`; changes prices of those in the catalog; and adds
@@ -83,6 +84,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operating_point: str = "balanced"
     ledger: str | None = None
     state: str | None = None
+    state_keeps_reasoning: bool = False
     promote_canary: bool = False
     fleets: dict[str, dict[Tier, str]] = {}
     models: dict[str, dict[str, Any]] = {}

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from router import AUTO, Api, ArtifactNotFound, CatalogError, Reason, RequestError, Router, Tier, Usage
+from router import AUTO, Api, ArtifactNotFound, CatalogError, Reason, RequestError, Router, Tier, Usage, settings
 from router.classifier.model import Prediction
+from router.formats.states import State
 from router.types import Reach
 
 HELLO = [{"role": "user", "content": "hi"}]
@@ -172,3 +174,13 @@ def test_saved_is_baseline_minus_cost_and_may_be_negative(router: Router, clock:
     again = router.record(router.plan(body, Api.MESSAGES), Usage(cache_write_short_tokens=tokens))
     assert again.saved_usd is not None
     assert again.saved_usd < 0  # the cheap model's cache was cold where the top model's would have been warm
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_what_models_think_leaves_the_process_by_setting_alone(tmp_path: Path, keeps: bool) -> None:
+    chosen = settings.Settings(state=str(tmp_path / "state.db"), state_keeps_reasoning=keeps)
+    state = State("gemini-4-argon", fields={"reasoning_content": "a thought that is text of a reply"})
+    Router.load(config=chosen).states.keep("k", state)
+    assert Router.load(config=chosen).states.recall("k") == (state if keeps else None)
+    kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert (b"a thought that is text" in kept) is keeps

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 import numpy as np
+from scipy import sparse
 
 from router.classifier import artifact as artifacts
 from training import behaviour
@@ -184,30 +185,37 @@ def build_large(corpora_folder: Path, small: Path | None, version: int, out: Pat
 @_corpora
 @_model
 @click.option("--leave-one-out", is_flag=True, help="Refit without each outcome set in turn, then score that set.")
+@click.option("--real", "real_only", is_flag=True, help="Only requests that people typed, each family left out.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-def evaluate_command(corpora_folder: Path, artifact: Path | None, leave_one_out: bool, as_json: bool) -> None:
+def evaluate_command(
+    corpora_folder: Path, artifact: Path | None, leave_one_out: bool, real_only: bool, as_json: bool
+) -> None:
     """APGR and CPT on outcome sets beside prompt length and random; calibration, confusion, shares, behaviour.
 
     Without --leave-one-out the model has seen some of these sets: only the left-out figures estimate new traffic.
     With it come requests that people typed, beside ratings of them, each family of sources left out.
 
-    Example: python -m training evaluate --corpora DIR --leave-one-out --json
+    \b
+    Examples:
+      python -m training evaluate --corpora DIR --real
+      python -m training evaluate --corpora DIR --leave-one-out --json
     """
     step = _Steps()
     sets = corpora.outcome_sets(corpora_folder)
     folder = artifacts.find(artifact)
     unfolded = export.read_unfolded(folder)
-    if leave_one_out:
+    if leave_one_out or real_only:
         rows = training_set.training_rows(corpora_folder)
         x = unfolded.embedding.features(rows.texts)
+    if real_only:
+        report = _on_real_requests(folder, unfolded, rows, x)
+        click.echo(json.dumps(report)) if as_json else _print_real_requests(*report.values())
+        return
+    if leave_one_out:
         left_out = measures.LeftOut(rows, x, unfolded.classifier)
         report = measures.leave_one_out(unfolded.embedding, left_out, sets, step)
         step("requests that people typed")
-        real = rows.select(rows.real)
-        q = fit.suffices(unfolded.classifier.calibrated(fit.left_out_logits(x, rows)))
-        points = artifacts.load(folder).manifest.operating_points
-        report["real_requests"] = measures.on_real_requests(real, 1 - q[:, 0])
-        report["points_on_real_requests"] = measures.points_on_real_requests(real, q, points)
+        report |= _on_real_requests(folder, unfolded, rows, x)
     else:
         report = measures.on_outcomes(sets, lambda outcomes: 1 - unfolded.predict(outcomes.texts)[0][:, 0], step)
     step("labelled sets, shares by tier, behaviour, detection")
@@ -221,6 +229,19 @@ def evaluate_command(corpora_folder: Path, artifact: Path | None, leave_one_out:
         click.echo(json.dumps(report))
     else:
         _print_evaluation(report)
+
+
+def _on_real_requests(
+    folder: Path, unfolded: export.Unfolded, rows: training_set.Rows, x: sparse.csr_matrix
+) -> dict[str, Any]:
+    """Each family of real requests scored by a fit without it, and what the artifact's operating points do to them."""
+    real = rows.select(rows.real)
+    q = fit.suffices(unfolded.classifier.calibrated(fit.left_out_logits(x, rows)))
+    points = artifacts.load(folder).manifest.operating_points
+    return {
+        "real_requests": measures.on_real_requests(real, 1 - q[:, 0]),
+        "points_on_real_requests": measures.points_on_real_requests(real, q, points),
+    }
 
 
 @main.command("learn-curve")

@@ -1,6 +1,7 @@
 """Where conversations are remembered between requests: in memory, in SQLite, or in Redis for several replicas.
 
-What is kept is a `Hold` a conversation (its tier, hashes of its prefix, what is warm where): no prompt, no reply.
+What is kept is a `Hold` a conversation (its tier, hashes of its prefix, what is warm where): no prompt, no reply. What
+models think in tool loops (router/formats/states.py) is text of replies: it goes beyond this process by setting alone.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ _logger = logging.getLogger("tierwise")
 
 
 class Memory(Protocol):
-    """A store of small values by key. Thread-safe. `trouble` says what is wrong with it, None when it is well."""
+    """A store of small values by key. Thread-safe. `trouble` says what is wrong with it, None when it is well;
+    `keeps_reasoning` whether text of models' thinking may be put there."""
 
     trouble: str | None
+    keeps_reasoning: bool
 
     def first(self, keys: Sequence[str]) -> bytes | None:
         """The value of the first key that has one."""
@@ -41,6 +44,7 @@ class InProcessMemory:
     """In this process; the longest untouched are forgotten beyond `max_keys`."""
 
     trouble: str | None = None
+    keeps_reasoning = False
 
     def __init__(self, max_keys: int = 200_000) -> None:
         self._values: OrderedDict[str, bytes] = OrderedDict()
@@ -69,6 +73,8 @@ class _Kept:
 
     trouble: str | None = None
     """What is wrong with the store, None when it is well."""
+
+    keeps_reasoning = False
 
     def __init__(self, what: str) -> None:
         self._what, self._alone, self._away_until_s = what, InProcessMemory(), 0.0
@@ -172,10 +178,10 @@ class RedisMemory(_Kept):
         return True
 
 
-def open_memory(url: str | None) -> Memory:
+def open_memory(url: str | None, *, keeps_reasoning: bool = False) -> Memory:
     """The store for a setting: None for memory, `redis://...` (or rediss, unix), or the path of an SQLite file."""
     if url is None:
         return InProcessMemory()
-    if url.startswith(("redis://", "rediss://", "unix://")):
-        return RedisMemory(url)
-    return SqliteMemory(url)
+    memory = RedisMemory(url) if url.startswith(("redis://", "rediss://", "unix://")) else SqliteMemory(url)
+    memory.keeps_reasoning = keeps_reasoning
+    return memory

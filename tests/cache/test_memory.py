@@ -42,6 +42,10 @@ def test_sqlite_survives_a_restart_and_forgets(tmp_path: Path, clock: Any) -> No
 def test_the_setting_chooses(tmp_path: Path) -> None:
     assert isinstance(open_memory(None), InProcessMemory)
     assert isinstance(open_memory(str(tmp_path / "s.db")), SqliteMemory)
+    assert [open_memory(str(tmp_path / "s.db"), keeps_reasoning=keeps).keeps_reasoning for keeps in (False, True)] == [
+        False,
+        True,
+    ]
 
 
 def test_redis_away_is_no_error(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router import Router, Tier
+from router import ArtifactNotFound, Router, Tier
 from router.classifier import artifact
 from router.classifier.model import Classifier
+from tests.classifier.encoders import write_encoder
 from tests.training.corpora import write_corpora
 from training.build import corpora, export, training_set
 
@@ -76,9 +77,16 @@ def test_evaluate_prints_json_and_tables(built: Path, tmp_path: Path) -> None:
     assert report["labelled"]["support_messages"]["n"] == 120
     assert "de" in report["labelled"]["tierwise_queries"]["confusion_by_language"]
     assert set(report["prompts"]["bfcl_v1"]["shares"]) == {"economy", "balanced", "quality"}
+    done = train("evaluate", "--corpora", str(tmp_path), "--model", str(built), "--real", "--json")
+    assert json.loads(done.stdout) == {key: report[key] for key in ("real_requests", "points_on_real_requests")}
     done = train("evaluate", "--corpora", str(tmp_path), "--model", str(built))
     assert "mmlu_pro" in done.stdout
     assert "cases hold" in done.stdout
+
+
+def test_an_encoder_cannot_be_refitted_and_the_error_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactNotFound, match=r"has no training/unfolded.safetensors.*give complexity-v"):
+        export.read_unfolded(write_encoder(tmp_path / "encoder-v1"))
 
 
 def test_learn_curve_prints_sizes(built: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from router.classifier import artifact
 from router.classifier.artifact import Input, Manifest, OperatingPoint, Window
 from router.classifier.features import STRUCTURE
 from router.classifier.model import Classifier as Runtime
+from router.errors import ArtifactNotFound
 from router.types import Tier
 from training.build.corpora import N_TIERS
 from training.build.embedding import EMBEDDING_SCALE, HEAD_CHARS, TAIL_CHARS, Embedding
@@ -237,6 +238,11 @@ def parity_gap(folder: Path, unfolded: Unfolded, texts: list[str]) -> float:
 def read_unfolded(folder: Path) -> Unfolded:
     """What an artifact was folded from, for retraining and for parity tests. Raises ArtifactError as artifact.load."""
     tokenizer = artifact.load(folder).tokenizer
+    if not (folder / TRAINING_FILE).is_file():
+        raise ArtifactNotFound(
+            f"{folder} has no {TRAINING_FILE}: an encoder cannot be refitted here; give {artifact.SHIPPED}, or an "
+            "artifact that was retrained from it"
+        )
     tensors = load((folder / TRAINING_FILE).read_bytes())
     embedding = Embedding(tensors["codes"], tensors["scales"], tensors["idf"], tokenizer)
     classifier = Classifier(
