@@ -16,9 +16,9 @@ from router.cache.breakpoints import read_prefix
 from router.cache.memory import Memory, open_memory
 from router.cache.placement import Placement, Signal
 from router.catalog import Catalog, Fleet, Model
-from router.classifier import canary, pointer
+from router.classifier import canary
 from router.classifier.canary import Canary, Loaded
-from router.classifier.pointer import Verdict
+from router.classifier.pointer import Verdict, conversation_key
 from router.decide.able import able_tiers
 from router.decide.breaker import Breaker
 from router.decide.options import CallOptions, unasked
@@ -396,14 +396,3 @@ class Router:
 def _address(model: Model | None) -> tuple[str, str | None] | None:
     """What models have in common that cannot be reached together."""
     return None if model is None else (model.provider, model.base_url)
-
-
-def conversation_key(name: str | None, prefix: Prefix | None = None) -> str:
-    """What stands for a conversation in decisions and feedback: by its name, else by its first message and what comes
-    before that; "" for one of which neither is known.
-    """
-    if name:
-        return pointer.key_of(f"c:{name}")
-    if prefix is None:
-        return ""
-    return pointer.key_of(f"k:{prefix.keys[0]:x}" if len(prefix.keys) else f"p:{prefix.head_key}")

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from router.errors import ArtifactCorrupt
+from router.types import Prefix
 
 POINTER_FILE = "current.json"
 
@@ -94,6 +95,17 @@ def key_of(conversation: str) -> str:
     if not conversation:
         return ""
     return hashlib.blake2b(conversation.encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
+def conversation_key(name: str | None, prefix: Prefix | None = None) -> str:
+    """What stands for a conversation in decisions and feedback: by its name, else by its first message and what comes
+    before that; "" for one of which neither is known.
+    """
+    if name:
+        return key_of(f"c:{name}")
+    if prefix is None:
+        return ""
+    return key_of(f"k:{prefix.keys[0]:x}" if len(prefix.keys) else f"p:{prefix.head_key}")
 
 
 def read_pointer(folder: Path) -> Pointer | None:

@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
-from router.classifier.pointer import Verdict
-from router.engine import conversation_key
+from router.classifier.pointer import Verdict, conversation_key
 from router.gateway import wire
 from router.gateway.gateway import Gateway
 from router.gateway.store import Served, Store, StoreAway
