@@ -124,6 +124,11 @@ class Artifact:
     tokenizer: bytes = b""
     parts: tuple[Artifact, ...] = ()
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the graphs and tokenizers, those of its parts included."""
+        return sum(len(part.model) + len(part.tokenizer) for part in (self, *self.parts))
+
 
 def find(name_or_path: str | Path | None = None) -> Path:
     """The folder of an artifact: a path, or a name under models/ (in the package or in the source tree).

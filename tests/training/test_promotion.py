@@ -282,3 +282,15 @@ def test_feedback_rows_are_checked(models: Path, tmp_path: Path) -> None:
     path.write_text("{}\n[1]")
     with pytest.raises(NotPromoted, match=r"f.jsonl:2: expected an object"):
         promotion.read_feedback(path)
+
+
+def test_a_cascade_is_promoted_and_listed_as_any_other(tmp_path: Path) -> None:
+    """It weighs what its parts weigh."""
+    shutil.copytree(artifact.find("cascade"), tmp_path / "mine-v1")
+    pointer = promotion.promote(tmp_path, "mine-v1", force=True)
+    assert pointer.champion == "mine-v1"
+    row = next(row for row in promotion.listed(tmp_path) if row["name"] == "mine-v1")
+    assert row["bytes"] == sum(artifact.load(name).n_bytes for name in (artifact.SHIPPED, "complexity-encoder-v3"))
+    assert Router.load(tmp_path).decide("what time is it").artifact == "mine-v1"
+    report = promotion.diff(tmp_path, artifact.SHIPPED, "mine-v1")
+    assert 0 < report["operating_points"]["balanced"]["up"] < 0.5

@@ -83,7 +83,7 @@ class _Contestant:
     def __init__(self, folder: Path) -> None:
         loaded = artifact.load(folder)
         self.folder, self.manifest = folder, loaded.manifest
-        self.n_bytes = sum(len(part.model) + len(part.tokenizer) for part in (loaded, *loaded.parts))
+        self.n_bytes = loaded.n_bytes
         self._runtime = model.of(loaded)
         thresholds = loaded.manifest.operating_points[behaviour.POINT].thresholds
         self._thresholds = tuple(thresholds[tier] for tier in list(Tier)[:-1])

@@ -171,18 +171,17 @@ def _ask_gate(folder: Path, champion: Path) -> None:
 
 def _row(models: Path, name: str, pointer: Pointer, users: Mapping[str, Feedback]) -> dict[str, Any]:
     folder = artifact.member(models, name)
-    manifest = artifact.load(folder).manifest
+    loaded = artifact.load(folder)
     report = gate.read_report(folder)
     roles = {pointer.champion: "champion", pointer.canary: f"canary {pointer.share:.0%}"}
-    size = sum(manifest.files[file].bytes for file in artifact.RUNTIME_FILES)
-    retrained: Any = manifest.metrics.get("retrained", {})
+    retrained: Any = loaded.manifest.metrics.get("retrained", {})
     return {
         "name": name,
         "role": roles.get(name, "former" if name in pointer.history else ""),
         "n_labels": retrained.get("n_labels"),
         "gate": None if report is None else "passed" if report.passed else "refused",
         "gain": None if report is None else report.gain,
-        "bytes": size,
+        "bytes": loaded.n_bytes,
         "sha256": gate.sha256(folder),
         "n_judged": users.get(name, Feedback()).n,
         "n_bad": users.get(name, Feedback()).n_bad,
