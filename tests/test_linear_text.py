@@ -138,7 +138,7 @@ def test_every_pattern_is_linear_in_a_callers_text(part: int) -> None:
     assert wrong == {}
 
 
-@pytest.mark.parametrize(("pattern", "piece", "n"), [(r"<(\w+)>.*?</\1>", "<a>", 900), (r"\w+@", "a", 6000)])
+@pytest.mark.parametrize(("pattern", "piece", "n"), [(r"<(\w+)>.*?</\1>", "<a>", 2500), (r"\w+@", "a", 6000)])
 def test_a_pattern_that_takes_the_square_is_seen(pattern: str, piece: str, n: int) -> None:
     assert ratio(lambda size: re.search(pattern, piece * size, re.DOTALL), n) > MAX_RATIO
 

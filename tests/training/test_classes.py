@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -178,13 +176,3 @@ def test_steps_end_at_the_most_probable_weights() -> None:
     for _ in range(30):
         off = [1e-2 * chance.normal(size=shape) for shape in ((2,), (), fit.residual.shape)]
         assert loss(fit.shift + off[0], fit.slope + float(off[1]), fit.residual + off[2]) > least
-
-
-def test_twenty_classes_of_300_labels_take_seconds() -> None:
-    names = [f"app-{number}" for number in range(20) for _ in range(300)]
-    chance = np.random.default_rng(0)
-    dense = chance.normal(0, 0.1, (6000, 184)).astype(np.float32)
-    targets = np.eye(3)[chance.integers(0, 3, 6000)]
-    start = time.process_time()
-    classes.learn(names, BASE + chance.normal(0, 0.5, (6000, 3)), dense, targets, np.ones(6000))
-    assert time.process_time() - start < 30
