@@ -109,7 +109,7 @@ class MessageEvents:
     def _think(self, delta: Mapping[str, Any]) -> list[dict[str, Any]]:
         events: list[dict[str, Any]] = []
         name, text = reasoning(delta)
-        if text:
+        if text := _text(text):
             if self._thought is None:
                 events += self._open_thinking()
                 self._thought = (name, [])
@@ -173,7 +173,7 @@ class MessageEvents:
             call.extra = given["extra_content"]
             if call.block is not None:  # it came too late to be sealed before the call
                 self.states.append(State(self._model, calls={call.id: call.extra}))
-        if piece := function.get("arguments"):
+        if piece := _text(function.get("arguments")):
             call.waiting.append(piece)
             call.arguments.append(piece)
         if self._may_begin(call):
@@ -245,6 +245,15 @@ class MessageEvents:
 
     def _delta(self, index: int, delta: dict[str, Any]) -> dict[str, Any]:
         return {"type": "content_block_delta", "index": index, "delta": delta}
+
+
+def _text(piece: Any) -> str:
+    """A piece of text, "" for none. Raises TypeError for anything else, now rather than when pieces are joined."""
+    if not piece:
+        return ""
+    if not isinstance(piece, str):
+        raise TypeError(f"a piece of text is a {type(piece).__name__}")
+    return piece
 
 
 def _status(error: Any) -> int:

@@ -190,7 +190,7 @@ def _items(response: Mapping[str, Any]) -> tuple[Counter[str], tuple[str, ...]]:
     uncounted: list[str] = []
     for item in output if isinstance(output, list) else ():
         said = fields(item)
-        kind = said.get("type")
+        kind = str(said.get("type"))  # an unhashable one is nothing that is known
         if kind == "web_search_call":
             action = fields(said.get("action")).get("type", "search")
             if action == "search" and said.get("status") != "failed":

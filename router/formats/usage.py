@@ -238,7 +238,7 @@ def _streamed(event: Any, api: Api) -> int:
     """Characters that the model wrote in one event. Only fields that are there are asked for: others take 1 us each."""
     if api is not Api.CHAT:
         delta = _get(event, "delta")
-        return _length(delta if api is Api.RESPONSES else _get(delta, _DELTAS.get(_get(delta, "type"), "")))
+        return _length(delta if api is Api.RESPONSES else _get(delta, _DELTAS.get(str(_get(delta, "type")), "")))
     n_chars, choices = 0, _get(event, "choices")
     for choice in choices if isinstance(choices, list) else ():
         delta = _get(choice, "delta")

@@ -358,3 +358,10 @@ def test_what_the_store_keeps_of_it() -> None:
 def test_a_model_without_any_price_needs_no_note() -> None:
     own = SHIPPED.extended({}, {"llama": {"base_url": "http://x/v1", "context_tokens": 9}}).models["llama"]
     assert bill(Usage(5), own, TODAY) == Bill(None)
+
+
+@pytest.mark.parametrize("kind", [["web_search_call"], {"a": 1}, None, 7])
+def test_an_item_of_no_known_kind_is_no_call_of_a_tool(kind: object) -> None:
+    usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+    reply = {"object": "response", "model": "gpt-6.1-sol", "output": [{"type": kind}], "usage": usage}
+    assert usages.read_usage(reply, Api.RESPONSES).output_tokens == 5

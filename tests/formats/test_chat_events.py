@@ -123,3 +123,13 @@ def test_an_error_keeps_the_status_that_it_names() -> None:
         stream.feed({"error": {"code": code, "message": "m"}})[0]["error"]["type"] for code in (429, "503", 400, None)
     ]
     assert kinds == ["rate_limit_error", "api_error", "invalid_request_error", "api_error"]
+
+
+@pytest.mark.parametrize("function", [{"name": "run", "arguments": 7}, {"arguments": ["x"]}])
+def test_a_piece_that_is_no_text_is_refused_as_it_comes(function: dict[str, Any]) -> None:
+    """Two calls at once: the second waits, and would be joined only at the end, where nothing can be said any more."""
+    first = {"index": 0, "id": "a", "function": {"name": "look", "arguments": '{"city":'}}
+    stream = MessageEvents("model-x", shows=False)
+    stream.feed(chunk({"tool_calls": [first]}))
+    with pytest.raises(TypeError):
+        stream.feed(chunk({"tool_calls": [{"index": 1, "id": "b", "function": function}]}))
