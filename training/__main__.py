@@ -14,7 +14,7 @@ from scipy import sparse
 
 from router.classifier import artifact as artifacts
 from training import behaviour
-from training.build import corpora, embedding, export, fit, novelty, training_set
+from training.build import corpora, e5, embedding, export, fit, novelty, training_set
 from training.build.arrays import Array
 from training.examine import card, card_large, curve, measures
 
@@ -80,7 +80,7 @@ def build(corpora_folder: Path, name: str, version: int, out: Path, base: Path |
     if base:
         static = export.read_unfolded(artifacts.find(base)).embedding
     else:
-        step(f"distilling {embedding.TEACHER} into a static embedding")
+        step(f"distilling {e5.NAME} into a static embedding")
         with click.progressbar(length=100, file=sys.stderr, label="tokens") as bar:
             static = embedding.distil(written, lambda done, total: bar.update(100 * done // total - bar.pos))
     static = static.with_idf_of(rows.texts)
@@ -132,7 +132,7 @@ def build(corpora_folder: Path, name: str, version: int, out: Path, base: Path |
 @main.command("build-large")
 @_corpora
 @click.option("--small", type=click.Path(path_type=Path), help="The small model to stand beside; default: shipped.")
-@click.option("--version", default=3, show_default=True, help="Version of all three.")
+@click.option("--version", default=4, show_default=True, help="Version of all three.")
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default=corpora.ROOT / "models", help="Their parent."
 )
@@ -143,22 +143,24 @@ def build(corpora_folder: Path, name: str, version: int, out: Path, base: Path |
     help="A folder that keeps what a stopped run goes on from.",
 )
 def build_large(corpora_folder: Path, small: Path | None, version: int, out: Path, cache: Path) -> None:
-    """Fine-tune the encoder and write three artifacts: encoder, large and cascade. An hour on 2 cores.
+    """Fine-tune the encoder and write three artifacts: encoder, large and cascade.
 
-    It needs `pip install "tierwise[encoder]"`, that is torch.
+    Minutes on a GPU, a day on 2 cores; a run that was stopped goes on from --cache. It needs torch:
+    `pip install "tierwise[encoder]"`.
 
     Example: python -m training build-large --corpora DIR --cache scratch
     """
     try:
-        from training.build import encoder, large
+        from training.build import large
     except ModuleNotFoundError as exc:
         raise click.UsageError(f"{exc.name} is not installed; pip install 'tierwise[encoder]'") from exc
     step = _Steps()
     step(f"reading {corpora_folder}")
     rows = training_set.training_rows(corpora_folder)
     small_folder = artifacts.find(small)
-    fitted = large.learn(rows, export.read_unfolded(small_folder), cache, step)
-    real, data = fitted.real, training_set.provenance(rows.select(rows.sources != "variants"), corpora_folder)[:-1]
+    unrated = training_set.unrated(corpora_folder, rows)
+    fitted = large.learn(rows, unrated, export.read_unfolded(small_folder), cache, step)
+    real, data = fitted.real, training_set.provenance(rows, corpora_folder)
 
     def metrics_of(q: Array) -> dict[str, Any]:
         points = fitted.points(q)
@@ -167,7 +169,7 @@ def build_large(corpora_folder: Path, small: Path | None, version: int, out: Pat
 
     names = [f"complexity-{kind}-v{version}" for kind in ("encoder", "large", "cascade")]
     metrics = metrics_of(fitted.q_encoder)
-    document = card_large.render_encoder(names[0], encoder.BASE, metrics, data).encode()
+    document = card_large.render_encoder(names[0], e5.NAME, large.N_LAYERS, metrics, data).encode()
     large.write_encoder(out / names[0], fitted, version, metrics, data, document)
     step(f"wrote {out / names[0]}")
     report = {names[0]: metrics["real_requests"]["all"]["model"]}

@@ -18,7 +18,7 @@ from router.types import Tier
 SHIPPED = "complexity-v3"
 """The artifact that this version loads by default."""
 
-OPTIONAL = {"large": "complexity-large-v3", "cascade": "complexity-cascade-v3"}
+OPTIONAL = {"large": "complexity-large-v4", "cascade": "complexity-cascade-v4"}
 """Short names of the artifacts that ask an encoder, of the package `tierwise-large` (deploy/large)."""
 
 SCHEMA_VERSION = 3

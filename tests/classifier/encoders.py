@@ -13,9 +13,10 @@ from router.types import Tier
 from training.build import encoder_graph, vocabulary
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *LETTERS, *"?.,", *(f"##{letter}" for letter in LETTERS)]
-TOKENIZER, ROWS = vocabulary.in_order([*WORDS, "prove", "what", "time", "is", "it", "##ing", "the"])
-PAD = len(ROWS)
+START = vocabulary.START
+WORDS = [START + word for word in (*LETTERS, *"?.,", "prove", "what", "time", "is", "it", "the")] + [*LETTERS, "ing"]
+TOKENIZER = vocabulary.written([(word, -10.0 + len(word)) for word in WORDS])
+PAD = len(WORDS) + 1
 N_TOKENS = PAD + 3
 D, N_LAYERS = 24, 2
 
@@ -51,7 +52,7 @@ POINT = OperatingPoint({Tier.SIMPLE: 0.6, Tier.MODERATE: 0.8}, "", 0.0, (0.0, 0.
 
 def write_encoder(folder: Path) -> Path:
     """An artifact that reads up to 12 tokens in their order."""
-    graph = encoder_graph.graph(weights_of(), [*ROWS, 0, 2, 3], PAD, head_of())
+    graph = encoder_graph.graph(weights_of(), PAD, head_of())
     files = {"model.onnx": graph, "tokenizer.model": TOKENIZER}
     manifest = Manifest(
         schema_version=artifact.SCHEMA_VERSION,

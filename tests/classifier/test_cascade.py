@@ -104,10 +104,10 @@ def test_the_shipped_ones_decide(name: str) -> None:
         assert router.decide(hard, operating_point=point).tier is not Tier.SIMPLE
 
 
-def test_the_shipped_cascade_decides_alone_about_most_requests() -> None:
+def test_the_shipped_cascade_asks_about_half_of_real_requests() -> None:
     cascade = artifact.load("cascade").manifest
     assert cascade.cascade is not None
-    assert 0.3 <= cascade.metrics["asked"] <= 0.36  # type: ignore[operator]
+    assert 0.45 <= cascade.metrics["asked"] <= 0.55  # type: ignore[operator]
     small, large = (part.path.name for part in artifact.load("large").parts)
     assert (small, large) == (artifact.SHIPPED, cascade.cascade.large)
 

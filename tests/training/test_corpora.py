@@ -162,3 +162,22 @@ def test_ratings_are_kept_by_id_only() -> None:
 def test_missing_corpora_are_named(tmp_path: Path) -> None:
     with pytest.raises(corpora.CorporaMissing, match=r"prompts\.parquet.*--corpora"):
         training_set.training_rows(tmp_path)
+
+
+def test_prompts_that_nobody_rated_come_for_teachers(tmp_path: Path) -> None:
+    write_corpora(tmp_path)
+    rows = training_set.training_rows(tmp_path)
+    unrated = training_set.unrated(tmp_path, rows)
+    assert len(unrated.texts) == len(unrated.datasets) == len(unrated.weights)
+    assert {"mmlu_pro", "llmrouter_uiuc"} <= set(unrated.datasets)  # not a rating among them
+    assert not {"zeroeval", "bfcl_v1"} & set(unrated.datasets)  # rated; of no licence
+    assert not set(rows.texts) & set(unrated.texts)
+    assert unrated.texts == training_set.unrated(tmp_path, rows).texts
+
+
+def test_an_excerpt_is_some_sentences_in_a_row() -> None:
+    chance = np.random.default_rng(0)
+    text = "One sentence here. Another one there. A third to close. And one that is the last of all."
+    parts = {training_set._excerpt(text, chance) for _ in range(50)}
+    assert len(parts) > 4 and all(part in text for part in parts)
+    assert training_set._excerpt("Two sentences. No more of them here.", chance) == ""

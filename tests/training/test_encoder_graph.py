@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 from scipy import special
 
-from tests.classifier.encoders import N_LAYERS, N_TOKENS, PAD, head_of, weights_of
+from tests.classifier.encoders import N_LAYERS, PAD, head_of, weights_of
 from training.build import encoder_graph
 from training.build.encoder_graph import EPSILON, N_HEADS
 
@@ -50,7 +50,7 @@ def reference(ids: list[int], weights: Weights, head: encoder_graph.Head) -> np.
 
 @pytest.fixture(scope="module")
 def session() -> ort.InferenceSession:
-    graph = encoder_graph.graph(weights_of(), list(range(N_TOKENS)), PAD, head_of())
+    graph = encoder_graph.graph(weights_of(), PAD, head_of())
     return ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
 
 

@@ -74,3 +74,13 @@ def test_another_format_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("piece", "name"), [("▁cat", "LATIN"), ("中", "CJK"), ("▁до", "CYRILLIC"), ("7", "")])
 def test_script(piece: str, name: str) -> None:
     assert vocabulary.script(piece) == name
+
+
+def test_the_bases_pieces_keep_their_rows(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vocabulary, "MIN_TEXTS_OF_BASE", 1)
+    tokenizer, rows = vocabulary.of_base(model, ["The cat, bound"])
+    assert cut(tokenizer, "THE cat, bound") == ["▁the", "▁cat", "▁,", "▁bo", "und"]
+    pieces = [piece for piece, _ in vocabulary.pieces(tokenizer)]
+    of = {piece: PIECES[row - 4] for piece, row in zip(pieces[1:], rows[1:], strict=True)}
+    assert of == {"▁the": "▁the", "▁cat": "▁cat", "▁,": ",", "▁bo": "▁bo", "und": "und"}
+    assert rows[0] == 3  # the unknown piece

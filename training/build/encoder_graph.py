@@ -79,13 +79,13 @@ def _quantised(weight: Floats, axis: int) -> tuple[npt.NDArray[np.int8], Floats]
     return np.round(weight / scales).astype(np.int8), scales.astype(np.float32)
 
 
-def graph(weights: Mapping[str, Floats], rows: list[int], pad_id: int, head: Head) -> bytes:
+def graph(weights: Mapping[str, Floats], pad_id: int, head: Head) -> bytes:
     """The graph: ids int64 [batch, tokens] -> p_suffices float32 [batch, n_tiers] and novelty float32 [batch, 1].
 
-    `weights` are a BertModel's by name; `rows` are its vocabulary's rows in the order of the ids, `pad_id` among them.
+    `weights` are a BertModel's by name.
     """
     g = _Graph()
-    x = _embedded(g, weights, rows, pad_id)
+    x = _embedded(g, weights, pad_id)
     for number in range(1 + max(int(name.split(".")[2]) for name in weights if name.startswith("encoder.layer."))):
         x = _layer(g, x, weights, f"encoder.layer.{number}.")
     _answered(g, x, head)
@@ -108,9 +108,9 @@ def graph(weights: Mapping[str, Floats], rows: list[int], pad_id: int, head: Hea
     return bytes(model.SerializeToString())
 
 
-def _embedded(g: _Graph, weights: Mapping[str, Floats], rows: list[int], pad_id: int) -> str:
+def _embedded(g: _Graph, weights: Mapping[str, Floats], pad_id: int) -> str:
     """Tokens and positions, normalised; the mask of what is no padding."""
-    codes, scales = _quantised(weights["embeddings.word_embeddings.weight"][rows], axis=1)
+    codes, scales = _quantised(weights["embeddings.word_embeddings.weight"], axis=1)
     g("Gather", [g.constant("words.codes", codes), "ids"], "word_codes")
     g("Gather", [g.constant("words.scales", scales), "ids"], "word_scales")
     g("Cast", ["word_codes"], "word_floats", to=TensorProto.FLOAT)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from router.types import Tier
-from training.build import corpora
+from training.build import corpora, embedding
 from training.build.arrays import Array
 
 ROW_WEIGHT = {
@@ -48,6 +48,14 @@ a an help assist wondering whether if need some quick question sorry to bother h
 appreciate appreciated much very so many thanks thank obliged advance anticipation cheers best kind
 regards sincerely have really your time take :) ! , ."""
 _SENTENCE_END = re.compile(r"(?<=[.!?]) ")
+_SENTENCES = re.compile(r"(?<=[.!?\n])\s+")
+
+MAX_UNRATED = 4200
+UNRATED_WEIGHT = (0.15, 0.5)
+"""Of the bank's customers and the like (`intents_easy`), which are many and alike; of other texts."""
+
+MIN_EXCERPT = 15
+"""Characters."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,41 @@ def training_rows(folder: Path) -> Rows:
         groups=frame["group"].to_numpy(str),
         real=frame["real"].to_numpy(bool),
     )
+
+
+@dataclass(frozen=True)
+class Unrated:
+    """Texts that no one rated, for an encoder's teachers to speak of: `weights` float64 [n]."""
+
+    texts: list[str]
+    datasets: npt.NDArray[np.str_]
+    weights: Array
+
+
+def unrated(folder: Path, rows: Rows) -> Unrated:
+    """Permissive prompts beyond `rows`, up to MAX_UNRATED of a data set, and excerpts of rated texts. Deterministic."""
+    prompts = corpora.all_prompts(folder)
+    prompts = prompts[prompts["licence_permissive"]].drop_duplicates("prompt")
+    prompts = prompts[~prompts["query_id"].isin(corpora.ratings(folder).index)]
+    prompts = prompts[~prompts["prompt"].isin(set(rows.texts))]
+    chosen = prompts.groupby("dataset").sample(frac=1, random_state=0).groupby("dataset").head(MAX_UNRATED)
+    rated = rows.select(np.isin(rows.sources, ("ratings", "requests")))
+    chance = np.random.default_rng(0)
+    excerpts = [_excerpt(text, chance) for text in rated.texts]
+    there = np.array([bool(text) for text in excerpts])
+    datasets = np.concatenate([chosen["dataset"].to_numpy(str), rated.datasets[there]])
+    weights = np.where(datasets == "intents_easy", UNRATED_WEIGHT[0], UNRATED_WEIGHT[1])
+    return Unrated([*chosen["prompt"], *filter(None, excerpts)], datasets, weights)
+
+
+def _excerpt(text: str, chance: np.random.Generator) -> str:
+    """Some sentences in a row of a text of three and more; empty for a shorter one, or where little is left."""
+    sentences = _SENTENCES.split(text[: embedding.HEAD_CHARS + embedding.TAIL_CHARS])
+    if len(sentences) < 3:
+        return ""
+    first = int(chance.integers(len(sentences) - 1))
+    part = " ".join(sentences[first : int(chance.integers(first + 1, len(sentences) + 1))])
+    return part if MIN_EXCERPT <= len(part) < len(text) else ""
 
 
 def _targets(p_small: Array, p_mid: Array) -> Array:

