@@ -1,4 +1,4 @@
-"""Models, prices, dialects and fleets, read from catalog.toml: every figure dated and sourced there."""
+"""Models, prices and fleets, read from catalog.toml: every figure dated and sourced there."""
 
 from __future__ import annotations
 
@@ -10,85 +10,23 @@ from decimal import Decimal
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
+from router.dialects import COMPATIBLE as COMPATIBLE
+from router.dialects import EFFORTS as EFFORTS
+from router.dialects import PROVIDERS as PROVIDERS
+from router.dialects import REPLY_LENGTH as REPLY_LENGTH
+from router.dialects import Dialect as Dialect
+from router.dialects import Effort as Effort
+from router.dialects import Provider as Provider
 from router.errors import CatalogError
 from router.prices import FIGURES, Modifiers, in_force
 from router.prices import Price as Price
-from router.types import Api, Tier
-
-COMPATIBLE = "openai-compatible"
-"""The provider of a model behind a base URL of the user's own: vLLM, Ollama, a LiteLLM proxy."""
-
-
-class Provider(msgspec.Struct, frozen=True):
-    """How a provider is spoken to. `formats` are those that it takes, the usual one first.
-
-    `url` is its address without an endpoint's path, `key_env` the variable that holds its key; both are None where
-    each model has its own. `fleet` is the one that serves a client of the provider's when the caller names none.
-    """
-
-    sdk: Literal["anthropic", "openai"]
-    formats: tuple[Api, ...]
-    url: str | None = None
-    key_env: str | None = None
-    fleet: str | None = None
-
-
-# The SDKs' defaults (anthropic 2.12 and openai 3.54, `_client.py`), and https://ai.google.dev/gemini-api/docs/openai,
-# which has no Responses; 2026-11-22. OpenAI's is the one with /v1 in it.
-PROVIDERS: Mapping[str, Provider] = {
-    "anthropic": Provider(
-        "anthropic", (Api.MESSAGES,), "https://api.anthropic.com", "ANTHROPIC_API_KEY", fleet="claude"
-    ),
-    "openai": Provider("openai", (Api.CHAT, Api.RESPONSES), "https://api.openai.com/v1", "OPENAI_API_KEY", fleet="gpt"),
-    "gemini": Provider(
-        "openai",
-        (Api.CHAT,),
-        "https://generativelanguage.googleapis.com/v1beta/openai",
-        "GEMINI_API_KEY",
-        fleet="gemini",
-    ),
-    COMPATIBLE: Provider("openai", (Api.CHAT, Api.RESPONSES)),
-}
+from router.types import Tier
 
 DEFAULT_FLEET = "claude"
-
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-EFFORTS: tuple[Effort, ...] = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-"""Reasoning efforts from none to most: OpenAI's names; Anthropic has low to max of them."""
-
-
-class Dialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a model's API accepts; the defaults are a plain OpenAI-compatible server's. formats/accepts.py acts on it.
-
-    - `sampling`: temperature, top_p and the like: any; one of temperature and top_p; only at their default; only with
-      reasoning effort none; not at all. Whatever it says, Anthropic takes none under version 2026-10-21.
-    - `thinking`: the `thinking.type` values taken (Anthropic); `disabled` only up to the effort `disabled_up_to`.
-    - `prefill`: messages may end with the assistant's. `forced_tool_choice`: `any` / `required` / one tool.
-    - `system_in_messages`: messages of role "system" after the first (Anthropic: at all).
-    - `binds_thinking`: thinking blocks are refused once the history before them was edited.
-    - `max_tokens_names`: how Chat Completions calls the longest output, the preferred name first.
-    - `efforts`: reasoning efforts taken, in the order of EFFORTS; none at all where it is empty.
-    - `default_effort`: what applies when a request names none; None where that is not documented.
-    - `chat_tools`: function tools on Chat Completions: always; only with effort none; only on Responses.
-    - `cache`: OpenAI's explicit cache controls that it knows; implicit caching needs none of them.
-    """
-
-    sampling: Literal["any", "one", "default", "effort_none", "none"] = "any"
-    thinking: tuple[Literal["enabled", "adaptive", "disabled", "between_tools"], ...] = ()
-    disabled_up_to: Effort = "max"
-    prefill: bool = True
-    forced_tool_choice: bool = True
-    system_in_messages: bool = True
-    binds_thinking: bool = False
-    max_tokens_names: tuple[Literal["max_tokens", "max_completion_tokens"], ...] = ("max_tokens",)
-    efforts: tuple[Effort, ...] = ()
-    default_effort: Effort | None = None
-    chat_tools: Literal["any", "effort_none", "responses"] = "any"
-    cache: tuple[Literal["breakpoints", "ttl_12h", "retention_in_memory", "retention_24h"], ...] = ()
 
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -246,11 +184,27 @@ def _unknown_model(name: str) -> Model:
     )
 
 
+class TierModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A tier of a fleet: a model by id or alias, and the reasoning effort that its requests are sent with.
+
+    `reasoning_effort` is OpenAI's name for `effort`; one of the two, or neither: then the caller's own effort, or the
+    model's default, holds.
+    """
+
+    model: str
+    effort: Effort | None = None
+    reasoning_effort: Effort | None = None
+
+
 class Fleet(msgspec.Struct, frozen=True):
-    """One model a tier, cheap to strong; providers may differ. A fleet may leave tiers out, but never the top one."""
+    """One model a tier, cheap to strong; providers may differ. A fleet may leave tiers out, but never the top one.
+
+    `efforts` are of the tiers whose requests are sent with one: two tiers may share a model and differ in effort.
+    """
 
     name: str
     models: Mapping[Tier, Model]
+    efforts: Mapping[Tier, Effort] = {}
 
     @property
     def provider(self) -> str:
@@ -267,9 +221,13 @@ class Fleet(msgspec.Struct, frozen=True):
         """The strongest model: the baseline, and where everything doubtful goes."""
         return self.models[list(self.models)[-1]]
 
+    def effort(self, tier: Tier) -> str:
+        """The effort that a tier's requests are sent with, "" for none of the fleet's."""
+        return self.efforts.get(tier, "")
+
     def tier_of(self, model_id: str) -> Tier | None:
-        """The tier that a model serves here, by id or alias; None if it is not in the fleet."""
-        for tier, model in self.models.items():
+        """The strongest tier that a model serves here, by id or alias; None if it is not in the fleet."""
+        for tier, model in reversed(list(self.models.items())):
             if model_id == model.id or model_id in model.aliases:
                 return tier
         return None
@@ -279,13 +237,13 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     schema_version: int
     sources: dict[str, str]
     models: list[Model]
-    fleets: dict[str, dict[Tier, str]]
+    fleets: dict[str, dict[Tier, str | TierModel]]
 
 
 class Catalog:
     """Models by id or alias, and fleets by name."""
 
-    def __init__(self, models: list[Model], fleets: Mapping[str, Mapping[Tier, str]]) -> None:
+    def __init__(self, models: list[Model], fleets: Mapping[str, Mapping[Tier, str | TierModel]]) -> None:
         self.models = {name: model for model in models for name in (model.id, *model.aliases)}
         self.fleets = {name: self._fleet(name, tiers) for name, tiers in fleets.items()}
 
@@ -300,13 +258,18 @@ class Catalog:
         return self.fleets[name]
 
     def extended(
-        self, fleets: Mapping[str, Mapping[Tier, str]], models: Mapping[str, Mapping[str, Any]] | None = None
+        self,
+        fleets: Mapping[str, Mapping[Tier, str | TierModel]],
+        models: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Catalog:
         """This catalog with the fleets and models of the settings file: tables of `CustomModel`.
 
         Raises CatalogError, naming the model or fleet, for a wrong table.
         """
-        named = {n: {t: m.id for t, m in f.models.items()} for n, f in self.fleets.items()}
+        named = {
+            name: {tier: TierModel(model.id, fleet.efforts.get(tier)) for tier, model in fleet.models.items()}
+            for name, fleet in self.fleets.items()
+        }
         known = {m.id: m for m in self.models.values()}
         for name, table in (models or {}).items():
             try:
@@ -318,20 +281,35 @@ class Catalog:
             known[model.id] = model
         return Catalog(list(known.values()), {**named, **fleets})
 
-    def _fleet(self, name: str, tiers: Mapping[Tier, str]) -> Fleet:
+    def _fleet(self, name: str, tiers: Mapping[Tier, str | TierModel]) -> Fleet:
         models: dict[Tier, Model] = {}
-        for tier in Tier:
-            if tier not in tiers:
-                continue
-            model = self.find(tiers[tier])
+        efforts: dict[Tier, Effort] = {}
+        for tier in filter(tiers.__contains__, Tier):
+            given, where = tiers[tier], f"fleet {name!r}, tier {tier.value!r}"
+            try:
+                asked = TierModel(given) if isinstance(given, str) else msgspec.convert(given, TierModel)
+            except msgspec.ValidationError as exc:
+                raise CatalogError(f"{where}: {exc}; expected a model's id, or model and effort") from exc
+            model = self.find(asked.model)
             if model is None:
                 raise CatalogError(
-                    f"fleet {name!r} names the unknown model {tiers[tier]!r}; {nearest(tiers[tier], self.models)}"
+                    f"fleet {name!r} names the unknown model {asked.model!r}; {nearest(asked.model, self.models)}"
                 )
             models[tier] = model
+            if effort := asked.effort or asked.reasoning_effort:
+                efforts[tier] = _accepted(effort, asked, model, where)
         if Tier.COMPLEX not in models:
             raise CatalogError(f"fleet {name!r} has no {Tier.COMPLEX.value!r} tier; doubtful requests go there")
-        return Fleet(name=name, models=models)
+        return Fleet(name, models, efforts)
+
+
+def _accepted(effort: Effort, asked: TierModel, model: Model, where: str) -> Effort:
+    if asked.effort and asked.reasoning_effort:
+        raise CatalogError(f"{where}: effort and reasoning_effort are two names for one thing; give one")
+    if effort not in model.dialect.efforts:
+        takes = ", ".join(model.dialect.efforts) or "no effort: name the model alone"
+        raise CatalogError(f"{where}: effort {effort!r} is not one of {model.id}'s; it takes {takes}")
+    return effort
 
 
 def day(at_s: float) -> dt.date:
@@ -345,7 +323,9 @@ def shipped() -> Catalog:
     return parse(Path(__file__).with_name("catalog.toml").read_text("utf-8"))
 
 
-def configured(fleets: Mapping[str, Mapping[Tier, str]], models: Mapping[str, Mapping[str, Any]]) -> Catalog:
+def configured(
+    fleets: Mapping[str, Mapping[Tier, str | TierModel]], models: Mapping[str, Mapping[str, Any]]
+) -> Catalog:
     """The shipped catalog with the fleets and models of the settings, if there are any. Raises CatalogError."""
     return shipped().extended(fleets, models) if fleets or models else shipped()
 

@@ -325,6 +325,7 @@ class Router:
         able, _ = able_tiers(self.fleet, task, asked.said)
         allowed = bounded(able, CallOptions.of(body), self.rules.match(task, context, plan.planned_at))
         failed = self.catalog.find(plan.decision.model)
+        allowed = [tier for tier in allowed if failed is None or self.fleet.models[tier].id != failed.id]
         if elsewhere:
             allowed = [tier for tier in allowed if _address(self.fleet.models[tier]) != _address(failed)]
         if larger:

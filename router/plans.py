@@ -99,6 +99,9 @@ def sent(
     body, notes = said.to(api)
     if (said.asked, api) == (Api.CHAT, Api.RESPONSES):
         notes = (f"asked on Responses: {decision.model} calls tools with reasoning only there", *notes)
+    if decision.effort:
+        body, said_so = accepts.with_effort(body, api, decision.effort)
+        notes += said_so
     body, changes = accepts.adapt(body, api, model, asked.version)
     body, fitted, telling = _fitted(body, api, model, asked)
     hides_usage = said.asked is Api.CHAT and bool(said.body.get("stream")) and not _asks_for_usage(said.body)

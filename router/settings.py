@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from router.catalog import TierModel
 from router.classifier.artifact import OperatingPoint
 from router.decide.rules import Rule, check_names
 from router.errors import SettingsError
@@ -86,7 +87,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state: str | None = None
     state_keeps_reasoning: bool = False
     promote_canary: bool = False
-    fleets: dict[str, dict[Tier, str]] = {}
+    fleets: dict[str, dict[Tier, str | TierModel]] = {}
     models: dict[str, dict[str, Any]] = {}
     operating_points: dict[str, OperatingPoint] = {}
     rules: tuple[Rule, ...] = ()

@@ -109,7 +109,7 @@ class Decision(msgspec.Struct, frozen=True):
     simple to complex, 1.0 for the last. It is empty when nothing was judged (`EXPLICIT_MODEL`, `EMPTY_TASK`,
     `CLASSIFIER_ERROR`, a `RULE` that names a tier). `tier` is None only for an explicit model that is not in the fleet.
     `artifact` serves the `conversation`, whose key (router/classifier/pointer.py) is "" where none is known; both are
-    "" for an explicit model.
+    "" for an explicit model. `effort` is the reasoning effort that the fleet sends the tier with, or "".
     """
 
     tier: Tier | None
@@ -120,6 +120,7 @@ class Decision(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
     artifact: str = ""
     conversation: str = ""
+    effort: str = ""
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -350,7 +351,8 @@ class Record(msgspec.Struct, frozen=True):
 
     `baseline_cost_usd` is what the same call adds on the fleet's top model WITH prompt caching at its better TTL;
     `saved_usd` is baseline minus cost and may be negative. Both are None for an explicit model, which Tierwise
-    did not choose. `artifact` and `conversation` are the decision's: what feedback counts for.
+    did not choose. `artifact` and `conversation` are the decision's: what feedback counts for. So
+    is `effort`.
     """
 
     at: dt.datetime
@@ -366,3 +368,4 @@ class Record(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
     artifact: str = ""
     conversation: str = ""
+    effort: str = ""

@@ -18,7 +18,7 @@ SHIPPED = catalog.shipped()
 def test_fleets() -> None:
     named = {name: [m.id for m in fleet.models.values()] for name, fleet in SHIPPED.fleets.items()}
     assert named["claude"] == ["claude-haiku-4-5", "claude-sonnet-4-6", "claude-opus-4-7"]
-    assert set(named) == {"claude", "claude-latest", "gpt", "gpt-latest", "gemini"}
+    assert set(named) == {"claude", "claude-latest", "claude-effort", "gpt", "gpt-latest", "gpt-effort", "gemini"}
     assert SHIPPED.fleet("claude").top.id == "claude-opus-4-7"
     assert SHIPPED.fleet("claude").tier_of("claude-haiku-4-5-20251001") is Tier.SIMPLE
     assert SHIPPED.fleet("claude").tier_of("gpt-4o") is None

@@ -63,7 +63,7 @@ class Ledger:
 
     def write(self, record: Record, request_id: str | None = None, key: str | None = None) -> None:
         """Append one record; a gateway names the request and whose key it came with."""
-        row = (record.at.isoformat(), *columns(record), request_id, key, modifiers(record.usage))
+        row = (record.at.isoformat(), *columns(record), request_id, key, modifiers(record.usage, record.effort))
         with self._lock:
             self._db.execute(f"INSERT INTO records VALUES (NULL{', ?' * len(row)})", row)
 
@@ -150,10 +150,11 @@ def columns(record: Record) -> tuple[Any, ...]:
     )
 
 
-def modifiers(usage: Usage) -> str:
-    """What a bill holds beside its counts, as a JSON object: only what is there."""
+def modifiers(usage: Usage, effort: str = "") -> str:
+    """The effort asked for, and what a bill holds beside its counts, as a JSON object: only what is there."""
     dimensions: tuple[Dimension, ...] = ("service_tier", "speed", "geo")
     given: dict[str, Any] = {
+        "effort": effort,
         "batch": usage.is_batch,
         **{name: value for name in dimensions if not is_plain(name, value := getattr(usage, name))},
         "calls": dict(usage.calls),

@@ -66,6 +66,7 @@ class Accounts:
             notes=(*decision.notes, *notes, *billed.notes),
             artifact=decision.artifact,
             conversation=decision.conversation,
+            effort=decision.effort,
         )
         if self.store is not None:
             self.store.write(record)

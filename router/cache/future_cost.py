@@ -50,10 +50,12 @@ class FutureCost:
     are quicker to look single numbers up in.
     """
 
-    def __init__(self, rates: Sequence[UnitCosts], *, grows: bool = True) -> None:
-        """`grows`: each request adds to the prefix, so that what it adds can be written for longer."""
-        self.rates, self.grows = tuple(rates), grows
-        self._space = _space(len(rates), grows)
+    def __init__(self, rates: Sequence[UnitCosts], caches: Sequence[str], *, grows: bool = True) -> None:
+        """`caches` names each model's cache: those of one name read one another's. `grows`: each request adds to the
+        prefix, so that what it adds can be written for longer.
+        """
+        self.rates, self.caches, self.grows = tuple(rates), tuple(caches), grows
+        self._space = _space(self.caches, grows)
         n_models, n_states = len(rates), 3 ** len(rates)
         self.value = np.zeros((len(STAGES) + 1, n_models, n_states, n_models))
         self.rows: list[Rows] = self.value.tolist()
@@ -128,7 +130,7 @@ class FutureCost:
                 for m in range(n_models):
                     full: Floats = np.ones((1, 1))
                     for other in reversed(range(n_models)):
-                        full = _product(full, used if other == m else idle)
+                        full = _product(full, used if self.caches[other] == self.caches[m] else idle)
                     out[a, late, m] = full
         return out
 
@@ -147,12 +149,13 @@ def _expiry(p_short: float, p_long: float) -> Floats:
 class Segment(msgspec.Struct, frozen=True):
     """A part of a prompt that is cached by one breakpoint: its units by state, and what each will cost later.
 
-    `value` is an `Outlook.rows[stage]`, `grows` as there. `ttls` are those that may be written, for each model.
+    `value` is a `FutureCost.rows[stage]`, `caches` and `grows` as there. `ttls` may be written, for each model.
     """
 
     units: Mapping[int, float]
     value: Rows
     ttls: tuple[tuple[Ttl, ...], ...]
+    caches: tuple[str, ...]
     grows: bool = True
 
 
@@ -175,7 +178,7 @@ def cheapest(
     for model in models:
         rate, chosen, total = rates[model], list[Ttl](), 0.0
         for segment in segments:
-            cost, ttl = min((_cost(segment, len(rates), rate, model, ttl, tier), ttl) for ttl in segment.ttls[model])
+            cost, ttl = min((_cost(segment, rate, model, ttl, tier), ttl) for ttl in segment.ttls[model])
             chosen.append(ttl)
             total += cost
         if Ttl.LONG in chosen:
@@ -189,10 +192,10 @@ def cheapest(
     return best[1]
 
 
-def _cost(segment: Segment, n_models: int, rate: UnitCosts, model: int, ttl: Ttl, tier: int) -> float:
+def _cost(segment: Segment, rate: UnitCosts, model: int, ttl: Ttl, tier: int) -> float:
     # A handful of states, so plain Python: numpy would take four times as long. What is not held is left out, for a
     # price that is not offered is infinite and must not be multiplied by nothing.
-    space, total = _space(n_models, segment.grows), 0.0
+    space, total = _space(segment.caches, segment.grows), 0.0
     value, action = segment.value[model], 3 * model + ttl
     for state, units in segment.units.items():
         now = rate.read if state // 3**model % 3 else rate.write[ttl]
@@ -210,11 +213,16 @@ class _Space(msgspec.Struct, frozen=True):
     after_rows: list[list[int]]
 
 
-@lru_cache(maxsize=8)
-def _space(n_models: int, grows: bool) -> _Space:
+@lru_cache(maxsize=32)
+def _space(caches: tuple[str, ...], grows: bool) -> _Space:
+    n_models = len(caches)
     states = np.arange(3**n_models)
     models, ttls = np.repeat(np.arange(n_models), 3), np.tile(np.arange(3), n_models)
     kinds = states[None] // 3 ** models[:, None] % 3
-    reached = np.maximum(kinds, ttls[:, None]) if grows else np.where(kinds > 0, kinds, ttls[:, None])
-    after = states[None] + (reached - kinds) * 3 ** models[:, None]
+    after = np.repeat(states[None], len(models), axis=0)
+    for each in range(n_models):
+        own = states[None] // 3**each % 3
+        reached = np.maximum(own, ttls[:, None]) if grows else np.where(own > 0, own, ttls[:, None])
+        shares = np.array([caches[m] == caches[each] for m in models])
+        after += np.where(shares[:, None], (reached - own) * 3**each, 0)
     return _Space(models, ttls, kinds > 0, after, after.tolist())

@@ -19,6 +19,7 @@ import numpy as np
 from router.cache.future_cost import FutureCost, Segment, UnitCosts, cheapest
 from router.cache.memory import InProcessMemory, Memory
 from router.cache.returns import Returns
+from router.cache.sharing import Sharing, is_same_model
 from router.catalog import Fleet, Model, Price, day
 from router.types import CacheEntry, Hold, Plan, Prefix, Route, Tier, Ttl, Usage
 
@@ -57,11 +58,12 @@ class Signal(msgspec.Struct, frozen=True):
 class _Class:
     """One class of traffic: conversations and shared heads, each with its statistics and prices to come."""
 
-    def __init__(self, rates: Sequence[UnitCosts], first_due: int) -> None:
+    def __init__(self, rates: Sequence[UnitCosts], sharing: Sharing, first_due: int) -> None:
         """`first_due` is the number of requests after which it is first solved."""
         mix = _MIX[len(rates)]
         self.tails, self.heads = Returns(mix), Returns(mix)
-        self.tail_cost, self.head_cost = FutureCost(rates), FutureCost(rates, grows=False)
+        self.tail_cost = FutureCost(rates, sharing.tails)
+        self.head_cost = FutureCost(rates, sharing.heads, grows=False)
         self.is_solved = False
         self._due = first_due
         self._stale: list[tuple[FutureCost, Returns]] = []
@@ -93,10 +95,11 @@ class Placement:
         self.fleet = fleet
         self.memory = memory or InProcessMemory()
         self._tiers, self._models = list(fleet.models), list(fleet.models.values())
+        self._sharing = Sharing(fleet)
         self._lock = threading.Lock()
         self._classes: OrderedDict[str, _Class] = OrderedDict()
         self._ratios: dict[str, float] = {}
-        self._known_rates: dict[tuple[str, float, Price], UnitCosts] = {}
+        self._known_rates: dict[tuple[str, float, float, Price], UnitCosts] = {}
         self._signals: dict[tuple[str, str], tuple[list[int], dict[str, int]]] = {}
 
     # ---- what is remembered
@@ -118,13 +121,13 @@ class Placement:
         route, model = plan.route, plan.decision.model
         if route is None or route.is_aside or plan.decision.tier is None:
             return
-        used = next((m for m in self._models if m.id == model), None)
-        if used is None:
+        at = self._tiers.index(plan.decision.tier) if plan.decision.tier in self._tiers else None
+        if at is None or (used := self._models[at]).id != model:
             return
         prefix, at_s = route.prefix, plan.planned_at
         if usage.reported:
             self._learn(route, used, usage)
-        warm, head = self._after(route, used, usage, at_s) if usage.reported else (_listed(route.warm), {})
+        warm, head = self._after(route, at, usage, at_s) if usage.reported else (_listed(route.warm), {})
         tier, p = plan.decision.tier, {t.value: q for t, q in plan.decision.p_suffices.items()}
         hold = Hold(route.conversation, route.required, tier, p, at_s, list(prefix.keys), warm, prefix.head_bytes)
         if prefix.opening:
@@ -138,13 +141,14 @@ class Placement:
             self.memory.put([f"p:{prefix.head_key}"], _encode(shared))
 
     def _after(
-        self, route: Route, used: Model, usage: Usage, at_s: float
+        self, route: Route, at: int, usage: Usage, at_s: float
     ) -> tuple[dict[str, list[CacheEntry]], dict[str, list[CacheEntry]]]:
-        """What is warm after the reply, for the conversation and for the head."""
+        """What is warm after the reply of tier number `at`, for the conversation and for the head."""
+        used, names = self._models[at], self._sharing
         warm, head = _listed(route.warm), _listed(route.head_warm)
         read, written = usage.cache_read_tokens, usage.cache_write_short_tokens + usage.cache_write_long_tokens
-        for table, cached in ((warm, route.tail), (head, route.head)):
-            mine = [e for e in table.get(used.id, ()) if e.expires_at_s > at_s]
+        for table, name, cached in ((warm, names.tails[at], route.tail), (head, names.heads[at], route.head)):
+            mine = [e for e in table.get(name, ()) if e.expires_at_s > at_s]
             if read:
                 deepest = max((e.units for e in mine), default=0.0)
                 mine = [_refreshed(e, used, at_s) if e.units == deepest else e for e in mine]
@@ -162,7 +166,7 @@ class Placement:
                 entry = CacheEntry(n_messages, units, at_s + life_s, cached is Ttl.LONG)
                 same = [e for e in mine if (e.units, e.n_messages, e.is_long) == (units, n_messages, entry.is_long)]
                 mine = [e for e in mine if e not in same] + [entry]
-            table[used.id] = mine[-_MAX_ENTRIES:]
+            table[name] = mine[-_MAX_ENTRIES:]
         return {m: e for m, e in warm.items() if e}, {m: e for m, e in head.items() if e}
 
     def _learn(self, route: Route, used: Model, usage: Usage) -> None:
@@ -236,17 +240,16 @@ class Placement:
             known, stages = self._arrive(found, tier, at_s, new_turn)
             if not warm and not head_warm and self._is_too_short(prefix):
                 return required, msgspec.structs.replace(found, miss=_TOO_SHORT)
-            depths = [self._depths(m.id, found, at_s) for m in self._models]
+            depths = [self._depths(m, found, at_s) for m in range(len(self._models))]
             segments = self._segments(prefix, depths, known, stages)
-            rates = [self._rates(m, prefix, on) for m in self._models]
+            rates = [self._rates(m, prefix, on) for m in range(len(self._models))]
             output_units = known.tails.output_share * prefix.size
             models = [self._tiers.index(t) for t in allowed]
             chosen = cheapest(segments, rates, tier, models, output_units)
-        model = self._models[chosen.model]
         expected = depths[chosen.model][0]
         head, tail = chosen.ttls[0], chosen.ttls[-1]
         head = Ttl.LONG if tail is Ttl.LONG else head  # the longer lifetime must come first
-        miss = "" if expected else self._miss(found, hold, model, at_s)
+        miss = "" if expected else self._miss(found, hold, chosen.model, at_s)
         return self._tiers[chosen.model], msgspec.structs.replace(
             found, head=head, tail=tail, expected_units=expected, miss=miss
         )
@@ -257,7 +260,7 @@ class Placement:
 
     def on(self, route: Route, tier: Tier, at_s: float) -> Route:
         """The same request on another tier, after a fault: what it should read there."""
-        depth = self._depths(self.fleet.models[tier].id, route, at_s)[0]
+        depth = self._depths(self._tiers.index(tier), route, at_s)[0]
         return msgspec.structs.replace(route, expected_units=depth, miss="" if depth else "model switch")
 
     def _head(self, prefix: Prefix) -> Hold | None:
@@ -292,15 +295,15 @@ class Placement:
 
     def _new_class(self, prefix: Prefix, at_s: float, *, is_last: bool) -> _Class:
         """The last of a request's classes is what the others start from, so it must be ready to be asked."""
-        rates = [self._rates(m, prefix, day(at_s), base=True) for m in self._models]
-        made = _Class(rates, first_due=0 if is_last else _OWN_AFTER)
+        rates = [self._rates(m, prefix, day(at_s), base=True) for m in range(len(self._models))]
+        made = _Class(rates, self._sharing, first_due=0 if is_last else _OWN_AFTER)
         while is_last and made.refresh():
             pass
         return made
 
-    def _depths(self, model_id: str, route: Route, at_s: float) -> tuple[float, float]:
-        """Units of the prompt that are warm on a model: at all, and for long."""
-        entries = [*route.warm.get(model_id, ()), *route.head_warm.get(model_id, ())]
+    def _depths(self, at: int, route: Route, at_s: float) -> tuple[float, float]:
+        """Units of the prompt that are warm on tier number `at`: at all, and for long."""
+        entries = [*route.warm.get(self._sharing.tails[at], ()), *route.head_warm.get(self._sharing.heads[at], ())]
         alive = [e for e in entries if e.expires_at_s > at_s]
         return max((e.units for e in alive), default=0.0), max((e.units for e in alive if e.is_long), default=0.0)
 
@@ -323,20 +326,22 @@ class Placement:
             (Ttl.NONE,) if size < least else some if depth[0] > head else every
             for least, depth in zip(minimums, depths, strict=True)
         )
-        tail = Segment(counts[1], known.tail_cost.rows[stages[0]], tails)
+        tail = Segment(counts[1], known.tail_cost.rows[stages[0]], tails, self._sharing.tails)
         if not head:
             return [tail]
         heads = tuple(
             (Ttl.NONE,) if size < least else (Ttl.SHORT,) if depth[0] >= head else every
             for least, depth in zip(minimums, depths, strict=True)
         )
-        return [Segment(counts[0], known.head_cost.rows[stages[1]], heads, grows=False), tail]
+        head_value = known.head_cost.rows[stages[1]]
+        return [Segment(counts[0], head_value, heads, self._sharing.heads, grows=False), tail]
 
-    def _rates(self, model: Model, prefix: Prefix, on: dt.date, *, base: bool = False) -> UnitCosts:
-        """What a model charges for a unit: of a prompt this long, or (`base`) of a short one."""
+    def _rates(self, at: int, prefix: Prefix, on: dt.date, *, base: bool = False) -> UnitCosts:
+        """What tier number `at` costs for a unit: of a prompt this long, or (`base`) of a short one."""
+        model, length = self._models[at], self._sharing.lengths[at]
         scale = 1.0 if prefix.in_tokens else 1 / model.chars_per_token
         price = model.price(on, 1 if base else int(prefix.size * scale))
-        key = model.id, scale, price
+        key = model.id, scale, length, price
         if (known := self._known_rates.get(key)) is not None:
             return known
         usual = float(price.input or 0)
@@ -347,22 +352,24 @@ class Placement:
         self._known_rates[key] = UnitCosts(
             read * scale,
             (usual * scale, short * scale, long * scale),
-            float(price.output or 0) * scale,
+            float(price.output or 0) * scale * length,
             model.ttl_short_s,
             model.ttl_long_s or model.ttl_short_s,
         )
         return self._known_rates[key]
 
-    def _miss(self, route: Route, hold: Hold | None, model: Model, at_s: float) -> str:
-        """Why nothing should be read from the model's cache."""
+    def _miss(self, route: Route, hold: Hold | None, at: int, at_s: float) -> str:
+        """Why nothing should be read from the cache of tier number `at`."""
+        model, name = self._models[at], self._sharing.tails[at]
         if route.prefix.size * self.tokens_per_unit(model, route.prefix) < model.cache_min_tokens:
             return _TOO_SHORT
         if hold is None:
             return "first request"
         before: Mapping[str, Sequence[CacheEntry]] = hold.warm
-        if not before.get(model.id):
-            return "model switch" if before else "nothing was written"
-        if all(e.expires_at_s <= at_s for e in before[model.id]):
+        if not before.get(name):
+            same = any(is_same_model(other, model) for other in before)
+            return "effort change" if same else "model switch" if before else "nothing was written"
+        if all(e.expires_at_s <= at_s for e in before[name]):
             return "window too short"
         return f"prefix changes at message {route.n_known}"
 

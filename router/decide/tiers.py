@@ -89,26 +89,32 @@ class Policy:
         tier, reason = choose(p_suffices, thresholds, self.fleet, allowed)
         if rule is not None and tier is not choose(p_suffices, thresholds, self.fleet, unruled)[0]:
             reason = Reason.RULE
-        return Decision(tier, self.fleet.models[tier].id, p_suffices, reason, point, notes)
+        return self._to(tier, p_suffices, reason, point, notes)
 
     def _aside(self, side_call: SideCall, allowed: Sequence[Tier], point: str, notes: tuple[str, ...]) -> Decision:
         """The cheapest tier that can do it: any for a probe or a chore, not the lowest for a conversation's summary."""
         least = _TIERS[1] if side_call is SideCall.COMPACTION else _TIERS[0]
         tier = next((tier for tier in allowed if tier.at_least(least)), allowed[-1])
-        return Decision(tier, self.fleet.models[tier].id, {}, Reason.SIDE_CALL, point, (*notes, f"a {side_call}"))
+        return self._to(tier, {}, Reason.SIDE_CALL, point, (*notes, f"a {side_call}"))
 
     def stays_for(self, task: Task, hold: Hold | None, allowed: Sequence[Tier], point: str) -> Decision | None:
         """The summary of a conversation is made where the conversation is, if it can be taken there."""
         if task.side_call is not SideCall.COMPACTION or hold is None or hold.tier not in allowed:
             return None
         note = "a compaction: on the conversation's model"
-        return Decision(hold.tier, self.fleet.models[hold.tier].id, {}, Reason.SIDE_CALL, point, (note,))
+        return self._to(hold.tier, {}, Reason.SIDE_CALL, point, (note,))
 
     def _up(
         self, allowed: Sequence[Tier], p: Mapping[Tier, float], reason: Reason, point: str, notes: tuple[str, ...]
     ) -> Decision:
         """The strongest tier that can take the request: where everything doubtful goes."""
-        return Decision(allowed[-1], self.fleet.models[allowed[-1]].id, p, reason, point, notes)
+        return self._to(allowed[-1], p, reason, point, notes)
+
+    def _to(
+        self, tier: Tier, p: Mapping[Tier, float], reason: Reason, point: str, notes: tuple[str, ...] = ()
+    ) -> Decision:
+        model, effort = self.fleet.models[tier].id, self.fleet.effort(tier)
+        return Decision(tier, model, p, reason, point, notes, effort=effort)
 
     def held(self, task: Task, hold: Hold | None, allowed: Sequence[Tier], point: str) -> Decision | None:
         """Inside a tool loop the turn goes on where it began, unless it is in trouble or cannot be taken there."""
@@ -116,7 +122,7 @@ class Policy:
             return None
         self.known_point(point)
         p = {Tier(tier): q for tier, q in hold.p_suffices.items()}
-        return Decision(hold.tier, self.fleet.models[hold.tier].id, p, Reason.HELD, point)
+        return self._to(hold.tier, p, Reason.HELD, point)
 
     def out_of_trouble(self, decision: Decision, hold: Hold, allowed: Sequence[Tier]) -> Decision:
         """At least a tier above the one that is not up to it."""
@@ -161,8 +167,8 @@ class Policy:
         """The decision with another tier and why; as it is, if the tier is no other."""
         if tier is decision.tier:
             return decision
-        model, notes = self.fleet.models[tier].id, (*decision.notes, note)
-        return msgspec.structs.replace(decision, tier=tier, model=model, reason=reason, notes=notes)
+        model, effort, notes = self.fleet.models[tier].id, self.fleet.effort(tier), (*decision.notes, note)
+        return msgspec.structs.replace(decision, tier=tier, model=model, effort=effort, reason=reason, notes=notes)
 
 
 def choose(

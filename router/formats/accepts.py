@@ -58,6 +58,13 @@ def adapt(
     return sent, tuple(notes)
 
 
+def with_effort(body: Body, api: Api, effort: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A copy of `body` with its tier's effort, which comes before the caller's: a tier is a model and an effort."""
+    sent, asked = dict(body), _asked_effort(body, api)
+    _set_effort(sent, api, effort)
+    return sent, () if asked in (None, effort) else (f"effort {asked} sent as {effort}: the tier's",)
+
+
 def obstacle(model: Model, task: Task, said: Translations | None = None) -> str | None:
     """Why `model` cannot do what is asked, in words for a note; None when it can (after `adapt`).
 

@@ -157,7 +157,7 @@ class PostgresStore:
 def _row(entry: JournalEntry) -> tuple[Any, ...]:
     record = entry.record
     kept = msgspec.structs.replace(record, model=_text(record.model), notes=tuple(map(_text, record.notes)))
-    return (entry.request_id, entry.key, record.at, *columns(kept), modifiers(record.usage))
+    return (entry.request_id, entry.key, record.at, *columns(kept), modifiers(record.usage, record.effort))
 
 
 def _text(value: str) -> str:

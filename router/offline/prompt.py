@@ -131,10 +131,13 @@ def is_cacheable(block: Body) -> bool:
 def openai_positions(body: Body, prompt: str) -> list[Position]:
     """Tools, instructions, and the parts of each message or item of body[prompt]; caches are apart by prompt_cache_key.
 
+    And by reasoning effort, as a strict reading has it: that a change of effort costs the cache is only said by others
+    (https://docs.rs/lean-ctx/3.9.5/lean_ctx/proxy/effort, 2026-11-26).
     A breakpoint without a TTL takes that of prompt_cache_options, else 30m.
     """
     default = (body.get("prompt_cache_options") or {}).get("ttl") or "30m"
-    chain, found = Chain(str(body.get("prompt_cache_key"))), []
+    effort = body.get("reasoning_effort") or (body.get("reasoning") or {}).get("effort")
+    chain, found = Chain(f"{body.get('prompt_cache_key')} {effort}"), []
     for tool in body.get("tools") or ():
         chain.add("tools", without(tool))
         found.append(Position(chain.key, chain.tokens, "tool", ends_message=False))

@@ -87,9 +87,18 @@ def plan(
 @click.option(
     "--gaps", default=1.0, show_default=True, type=click.FloatRange(min=0.0, min_open=True), help="Times the gaps."
 )
+@click.option("--reply-lengths", help="How long each tier's replies are beside the trace's, such as 0.5,0.8,1.")
 @json_option
 def simulate(
-    path: Path, fleet: str | None, mix: str, difficulty: Any, policy: str, seeds: int, gaps: float, as_json: bool
+    path: Path,
+    fleet: str | None,
+    mix: str,
+    difficulty: Any,
+    policy: str,
+    seeds: int,
+    gaps: float,
+    reply_lengths: str | None,
+    as_json: bool,
 ) -> None:
     """Replay a TRACE of real traffic through the engine and price it, beside simpler policies.
 
@@ -105,10 +114,8 @@ def simulate(
     if unknown := [name for name in names if name not in simulations.POLICIES]:
         known = ", ".join(simulations.POLICIES)
         raise click.BadParameter(f"{unknown[0]!r}; expected all or any of: {known}", param_hint="--policy")
-    try:
-        shares = [float(part) for part in mix.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"{mix!r}: expected shares such as 70,20,10", param_hint="--mix") from None
+    shares = _listed(mix, "shares such as 70,20,10", "--mix")
+    lengths = _listed(reply_lengths, "numbers such as 0.5,0.8,1", "--reply-lengths") if reply_lengths else None
     config = settings.load()
     config = msgspec.structs.replace(config, ledger=None, state=None, fleet=fleet or config.fleet)
     if not path.is_file():
@@ -121,6 +128,7 @@ def simulate(
         difficulty=difficulty,
         policies=names,
         seeds=seeds,
+        lengths=lengths,
         progress=show_progress,
     )
     if as_json:
@@ -128,15 +136,26 @@ def simulate(
         return
     middle = list(Router.load(config=config).fleet.models.values())
     click.echo(f"{len(trace):,} requests; cost as a part of {middle[len(middle) // 2].id} without caching\n")
-    click.echo(f"  {'policy':<24}{'cost':>7}{'95 % interval':>18}{'read':>7}{'below':>8}{'switches':>10}{'saved':>8}")
+    heads = "".join(f"{name:>{width}}" for name, width in _WIDTHS.items())
+    click.echo(f"  {'policy':<24}{heads}")
     for name, row in found.items():
         interval = f"[{row.interval[0]:.3f}, {row.interval[1]:.3f}]"
         click.echo(
-            f"  {name:<24}{row.cost_ratio:>7.3f}{interval:>18}{row.hit_rate:>7.0%}{row.below_required:>8.1%}"
-            f"{row.switches:>10.1%}{row.saved:>8.1%}"
+            f"  {name:<24}{row.usd:>12,.2f}{row.cost_ratio:>7.3f}{interval:>18}{row.hit_rate:>7.0%}"
+            f"{row.below_required:>8.1%}{row.switches:>10.1%}{row.saved:>8.1%}"
         )
     click.echo("\n  read: share of input tokens from cache; below: requests on a tier below the one they need;")
     click.echo("  saved: against the top tier, cached at its better lifetime")
+
+
+_WIDTHS = {"USD": 12, "cost": 7, "95 % interval": 18, "read": 7, "below": 8, "switches": 10, "saved": 8}
+
+
+def _listed(text: str, expected: str, option: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{text!r}: expected {expected}", param_hint=option) from None
 
 
 @click.command("lint-prompt")

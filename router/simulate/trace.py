@@ -65,8 +65,11 @@ class Outcome(msgspec.Struct, frozen=True):
     """What a policy did over all seeds: shares of requests or tokens in [0, 1].
 
     `cost_ratio` is to the fleet's middle model without caching, `interval` its 95 % bootstrap interval over
-    conversations; `saved` is the part saved of what the top tier costs, cached at its better TTL.
+    conversations; `saved` is the part saved of what the top tier costs, cached at its better TTL. `usd` is the cost of
+    the trace, which compares fleets.
     """
+
+    usd: float
 
     cost_ratio: float
     interval: tuple[float, float]
@@ -157,15 +160,15 @@ def draw(trace: Trace, mix: Sequence[float], difficulty: Difficulty, seed: int) 
 class _Cache:
     """The providers' prefix caches for numbered blocks: an entry where a request's whole blocks end."""
 
-    def __init__(self, trace: Trace, n_models: int) -> None:
-        self._trace = trace
+    def __init__(self, trace: Trace, n_models: int, lengths: Sequence[float]) -> None:
+        self._trace, self._lengths = trace, lengths
         self._expires_s = np.zeros((n_models, trace.n_blocks))
         self._is_long = np.zeros((n_models, trace.n_blocks), bool)
 
     def use(self, i: int, index: int, model: Model, ttl: Ttl, at_s: float) -> Usage:
         """Request i on a model, written up to its last whole block for `ttl`; without one nothing is read either."""
         trace, blocks = self._trace, self._trace.blocks[i]
-        total, out = int(trace.input_tokens[i]), int(trace.output_tokens[i])
+        total, out = int(trace.input_tokens[i]), round(float(trace.output_tokens[i]) * self._lengths[index])
         size = len(blocks) * trace.block_tokens
         if ttl is Ttl.NONE or size < model.cache_min_tokens:
             return Usage(fresh_tokens=total, output_tokens=out)
@@ -218,13 +221,20 @@ def replay(
     difficulty: Difficulty = "turn",
     policies: Sequence[str] = POLICIES,
     seeds: int = 5,
+    lengths: Sequence[float] | None = None,
     progress: Progress = lambda _, items: iter(items),
 ) -> dict[str, Outcome]:
     """What each policy costs. `router` makes a fresh one for each seed, so that nothing is learned from another.
 
-    Raises RequestError for a mix that does not fit the fleet.
+    `lengths` are how long each tier's replies are, the trace's being 1: a lower effort writes less. All 1 unless given.
+
+    Raises RequestError for a mix or lengths that do not fit the fleet.
     """
     models = list(router().fleet.models.values())
+    lengths = lengths or (1.0,) * len(models)
+    if len(lengths) != len(models) or min(lengths) <= 0:
+        expected = f"{len(models)} numbers above 0, cheap to strong, such as 0.5,0.8,1"
+        raise RequestError(f"the lengths of replies are {tuple(lengths)}, expected {expected}")
     if len(mix) != len(models) or min(mix) < 0 or sum(mix) <= 0:
         raise RequestError(f"the mix is {tuple(mix)}, expected {len(models)} shares, cheap to strong, such as 70,20,10")
     plain = _uncached(trace, models[len(models) // 2])
@@ -235,8 +245,8 @@ def replay(
             if name.startswith("top") and runs:
                 continue  # the same whatever is drawn
             items = progress(f"{name}, seed {seed + 1} of {seeds}", range(len(trace)))
-            runs.append(_ours(trace, router(), needed, difficulty, items) if name == OURS else
-                        _fixed(trace, models, needed, *_FIXED[name], items))  # fmt: skip
+            runs.append(_ours(trace, router(), needed, difficulty, lengths, items) if name == OURS else
+                        _fixed(trace, models, needed, *_FIXED[name], lengths, items))  # fmt: skip
     top = min(tallies[name][0].usd.sum() for name in ("top 5m", "top 1h"))
     return {name: _outcome(tallies[name], plain, top, len(trace)) for name in policies}
 
@@ -250,10 +260,16 @@ def _uncached(trace: Trace, model: Model) -> npt.NDArray[np.float64]:
 
 
 def _fixed(
-    trace: Trace, models: Sequence[Model], needed: npt.NDArray[np.int64], unit: str, ttl: Ttl, items: Iterable[int]
+    trace: Trace,
+    models: Sequence[Model],
+    needed: npt.NDArray[np.int64],
+    unit: str,
+    ttl: Ttl,
+    lengths: Sequence[float],
+    items: Iterable[int],
 ) -> _Tally:
     """A policy that knows the tier needed, at every request, turn or conversation, and always caches alike."""
-    tally, cache, held = _Tally(trace), _Cache(trace, len(models)), dict[int, int]()
+    tally, cache, held = _Tally(trace), _Cache(trace, len(models), lengths), dict[int, int]()
     for i in items:
         conversation, at_s = int(trace.conversations[i]), float(trace.at_s[i])
         opens = trace.new_turn is None or bool(trace.new_turn[i])
@@ -267,11 +283,16 @@ def _fixed(
 
 
 def _ours(
-    trace: Trace, router: Router, needed: npt.NDArray[np.int64], difficulty: Difficulty, items: Iterable[int]
+    trace: Trace,
+    router: Router,
+    needed: npt.NDArray[np.int64],
+    difficulty: Difficulty,
+    lengths: Sequence[float],
+    items: Iterable[int],
 ) -> _Tally:
     """The engine: its placing, and its accounting of what the cache then reports."""
     tiers, models = list(router.fleet.models), list(router.fleet.models.values())
-    tally, cache = _Tally(trace), _Cache(trace, len(models))
+    tally, cache = _Tally(trace), _Cache(trace, len(models), lengths)
     for i in items:
         conversation, at_s = int(trace.conversations[i]), _EPOCH_S + float(trace.at_s[i])
         size = len(trace.blocks[i])
@@ -317,6 +338,7 @@ def _outcome(runs: Sequence[_Tally], plain: npt.NDArray[np.float64], top: float,
     ratios = usd[picks].sum(1) / plain[picks].sum(1)
     low, high = np.quantile(ratios, [0.025, 0.975])
     return Outcome(
+        float(usd.sum()),
         float(usd.sum() / plain.sum()),
         (float(low), float(high)),
         float(np.mean([run.read / run.tokens for run in runs])),

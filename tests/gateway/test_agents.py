@@ -225,6 +225,29 @@ def _prompt(bill: Any) -> int:
     return int(bill.fresh + bill.read + bill.write_short + bill.write_long)
 
 
+EFFORTS = {
+    "Claude Code": ("claude-opus-5-5", "low", "output_config"),
+    "Codex CLI": ("gpt-6.1-sol", "low", "reasoning"),
+    "opencode": ("gpt-6.1-sol", "low", "reasoning"),
+}
+
+
+@pytest.mark.parametrize("agent", list(EFFORTS))
+def test_a_tier_that_is_an_effort_is_held_billed_and_cached(agent: str, serve: Serve, upstream: Upstream) -> None:
+    model, effort, field = EFFORTS[agent]
+    upstream.reply = scripted
+    fleet = {Tier.MODERATE: {"model": model, "effort": effort}, Tier.COMPLEX: {"model": model, "effort": "high"}}
+    running = serve(upstream.url, general={"fleets": {"mine": fleet}, "fleet": "mine"})
+    records, bills = ran(agent, Tier.MODERATE, running), upstream.bills
+    assert {(r["model"], r["tier"], json.loads(r["modifiers"])["effort"]) for r in records} == {
+        (model, "moderate", effort)
+    }
+    assert {sent[field]["effort"] for sent in upstream.requests} == {effort}
+    assert len({record["conversation"] for record in records}) == 1
+    assert sum(int(r["cost_picousd"]) for r in records) / Decimal(10**12) == sum(bill.usd for bill in bills)
+    assert hit_rate(upstream) > possible_hit_rate(upstream) - 0.05
+
+
 @pytest.mark.parametrize("agent", list(AGENTS))
 def test_a_session_is_one_conversation(agent: str, mixed: Running) -> None:
     assert len({record["conversation"] for record in ran(agent, Tier.MODERATE, mixed)}) == 1
