@@ -16,14 +16,13 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 
-from router.cache.future_cost import FutureCost, Segment, UnitCosts, cheapest
+from router.cache.future_cost import Rows, Segment, UnitCosts, cheapest
 from router.cache.memory import InProcessMemory, Memory
-from router.cache.returns import Returns
 from router.cache.sharing import Sharing, is_same_model
+from router.cache.traffic_class import TrafficClass
 from router.catalog import Fleet, Model, Price, day
 from router.types import CacheEntry, Hold, Plan, Prefix, Route, Tier, Ttl, Usage
 
-_MIX = {1: (1.0,), 2: (0.8, 0.2), 3: (0.7, 0.2, 0.1)}
 _OWN_AFTER = 200
 """Requests after which a class goes by its own statistics."""
 _MAX_CLASSES = 256
@@ -31,7 +30,6 @@ _MAX_ENTRIES = 4
 _LOOKED_UP = 12
 """How many message ends, from the newest, are looked up for the conversation's last request."""
 
-_SWEEPS_A_STEP = 15
 _TOO_SHORT = "below the minimum"
 
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Hold).decode
@@ -55,39 +53,6 @@ class Signal(msgspec.Struct, frozen=True):
         return f"{self.hit_rate:.0%} of input tokens read from cache; most misses: {cause}"
 
 
-class _Class:
-    """One class of traffic: conversations and shared heads, each with its statistics and prices to come."""
-
-    def __init__(self, rates: Sequence[UnitCosts], sharing: Sharing, first_due: int) -> None:
-        """`first_due` is the number of requests after which it is first solved."""
-        mix = _MIX[len(rates)]
-        self.tails, self.heads = Returns(mix), Returns(mix)
-        self.tail_cost = FutureCost(rates, sharing.tails)
-        self.head_cost = FutureCost(rates, sharing.heads, grows=False)
-        self.is_solved = False
-        self._due = first_due
-        self._stale: list[tuple[FutureCost, Returns]] = []
-
-    def refresh(self) -> bool:
-        """A step of solving the two again, once there are 15 % more requests; whether there was one to take.
-
-        A step is 2 ms, taken after a reply. In one piece it would be 5 ms, for one in twelve of the first 600 requests;
-        in pieces of 0.5 ms two of three would take one.
-        """
-        if not self._stale and self.tails.n_requests >= self._due:
-            self._due = int(1.15 * self.tails.n_requests) + 10
-            self._stale = [(self.head_cost, self.heads), (self.tail_cost, self.tails)]
-        if not self._stale:
-            return False
-        cost, returns = self._stale[-1]
-        if not cost.is_begun:
-            cost.begin(returns)
-        if cost.sweep(_SWEEPS_A_STEP):
-            self._stale.pop()
-            self.is_solved = self.is_solved or not self._stale
-        return True
-
-
 class Placement:
     """Places requests of one fleet. Thread-safe. `memory` keeps the holds, by default in memory."""
 
@@ -97,7 +62,7 @@ class Placement:
         self._tiers, self._models = list(fleet.models), list(fleet.models.values())
         self._sharing = Sharing(fleet)
         self._lock = threading.Lock()
-        self._classes: OrderedDict[str, _Class] = OrderedDict()
+        self._classes: OrderedDict[str, TrafficClass] = OrderedDict()
         self._ratios: dict[str, float] = {}
         self._known_rates: dict[tuple[str, float, float, Price], UnitCosts] = {}
         self._signals: dict[tuple[str, str], tuple[list[int], dict[str, int]]] = {}
@@ -241,8 +206,8 @@ class Placement:
             if not warm and not head_warm and self._is_too_short(prefix):
                 return required, msgspec.structs.replace(found, miss=_TOO_SHORT)
             depths = [self._depths(m, found, at_s) for m in range(len(self._models))]
-            segments = self._segments(prefix, depths, known, stages)
-            rates = [self._rates(m, prefix, on) for m in range(len(self._models))]
+            rates = tuple(self._rates(m, prefix, on) for m in range(len(self._models)))
+            segments = self._segments(prefix, depths, known.values(rates, *stages))
             output_units = known.tails.output_share * prefix.size
             models = [self._tiers.index(t) for t in allowed]
             chosen = cheapest(segments, rates, tier, models, output_units)
@@ -273,7 +238,7 @@ class Placement:
         except msgspec.DecodeError:  # kept by another version
             return None
 
-    def _arrive(self, route: Route, tier: int, at_s: float, new_turn: bool) -> tuple[_Class, tuple[int, int]]:
+    def _arrive(self, route: Route, tier: int, at_s: float, new_turn: bool) -> tuple[TrafficClass, tuple[int, int]]:
         """Count the request in each of its classes; the first that knows enough, and its stages (tail, head)."""
         prefix, chosen = route.prefix, None
         for name in route.classes:
@@ -293,10 +258,10 @@ class Placement:
         assert chosen is not None
         return chosen
 
-    def _new_class(self, prefix: Prefix, at_s: float, *, is_last: bool) -> _Class:
+    def _new_class(self, prefix: Prefix, at_s: float, *, is_last: bool) -> TrafficClass:
         """The last of a request's classes is what the others start from, so it must be ready to be asked."""
-        rates = [self._rates(m, prefix, day(at_s), base=True) for m in range(len(self._models))]
-        made = _Class(rates, self._sharing, first_due=0 if is_last else _OWN_AFTER)
+        rates = tuple(self._rates(m, prefix, day(at_s)) for m in range(len(self._models)))
+        made = TrafficClass(rates, self._sharing, first_due=0 if is_last else _OWN_AFTER)
         while is_last and made.refresh():
             pass
         return made
@@ -308,9 +273,9 @@ class Placement:
         return max((e.units for e in alive), default=0.0), max((e.units for e in alive if e.is_long), default=0.0)
 
     def _segments(
-        self, prefix: Prefix, depths: Sequence[tuple[float, float]], known: _Class, stages: tuple[int, int]
+        self, prefix: Prefix, depths: Sequence[tuple[float, float]], values: tuple[Rows, Rows]
     ) -> list[Segment]:
-        """The head, where some model can cache it alone, and the rest: units by state."""
+        """The head, where some model can cache it alone, and the rest: units by state. `values`: first the rest's."""
         head, size = float(prefix.head_units), float(prefix.size)
         minimums = [m.cache_min_tokens / self.tokens_per_unit(m, prefix) for m in self._models]
         if not prefix.head_key or head < min(minimums):
@@ -326,21 +291,20 @@ class Placement:
             (Ttl.NONE,) if size < least else some if depth[0] > head else every
             for least, depth in zip(minimums, depths, strict=True)
         )
-        tail = Segment(counts[1], known.tail_cost.rows[stages[0]], tails, self._sharing.tails)
+        tail = Segment(counts[1], values[0], tails, self._sharing.tails)
         if not head:
             return [tail]
         heads = tuple(
             (Ttl.NONE,) if size < least else (Ttl.SHORT,) if depth[0] >= head else every
             for least, depth in zip(minimums, depths, strict=True)
         )
-        head_value = known.head_cost.rows[stages[1]]
-        return [Segment(counts[0], head_value, heads, self._sharing.heads, grows=False), tail]
+        return [Segment(counts[0], values[1], heads, self._sharing.heads, grows=False), tail]
 
-    def _rates(self, at: int, prefix: Prefix, on: dt.date, *, base: bool = False) -> UnitCosts:
-        """What tier number `at` costs for a unit: of a prompt this long, or (`base`) of a short one."""
+    def _rates(self, at: int, prefix: Prefix, on: dt.date) -> UnitCosts:
+        """What tier number `at` costs for a unit of a prompt this long."""
         model, length = self._models[at], self._sharing.lengths[at]
         scale = 1.0 if prefix.in_tokens else 1 / model.chars_per_token
-        price = model.price(on, 1 if base else int(prefix.size * scale))
+        price = model.price(on, int(prefix.size * scale))
         key = model.id, scale, length, price
         if (known := self._known_rates.get(key)) is not None:
             return known

@@ -153,7 +153,8 @@ def test_the_alert_names_the_cause(router: Router, clock: Any, cause: str, fleet
     router = router.with_fleet(fleet)
     api = Api.MESSAGES if fleet == "claude" else Api.CHAT
     assert router.signals() == []
-    for number in range(40):
+    # by then it is learned that nothing comes back in the window, so that the next ones are not written
+    for number in range(24 if cause == "window too short" else 40):
         plan = router.plan(body(number), api)
         assert plan.route is not None
         kind = "cache_read_tokens" if plan.route.expected_units else "cache_write_short_tokens"
@@ -192,3 +193,18 @@ def test_what_another_version_remembered_is_passed_over(router: Router) -> None:
         router.accounts.placement.memory.put([key], b"\x81\xa3odd\x01")
     plan = go(router, in_loop(asked(HARD), 2))
     assert plan.decision.reason is not Reason.HELD
+
+
+def test_a_long_prompt_is_cached_where_the_cheap_model_charges_more_for_length(router: Router, clock: Any) -> None:
+    """claude-haiku-5-5 charges five times as much above 100,000 tokens: what caching saves there counts at that price."""
+    router = router.with_fleet("claude-latest")
+    long = HARD * 5000  # 520,000 characters
+    tails = []
+    for number in range(30):
+        plan = router.plan(in_loop(said(long, tier=Tier.SIMPLE), number), Api.MESSAGES)
+        assert plan.route is not None
+        read = {"cache_read_tokens": 130_000} if plan.route.expected_units else {}
+        router.record(plan, Usage(**read, cache_write_short_tokens=500, output_tokens=50))
+        tails.append(plan.route.tail.name)
+        clock.now += 10.0
+    assert "NONE" not in tails
