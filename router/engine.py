@@ -174,8 +174,9 @@ class Router:
         point = operating_point or options.operating_point or self.operating_point
         key = conversation_key(options.conversation_id)
         served = self.policy.served(key, point)
-        rule = self.rules.match(task, context or Context(), self.clock())
-        decision = self.policy.decide(task, point, served, options, rule)
+        context = context or Context()
+        rule = self.rules.match(task, context, self.clock())
+        decision = self.policy.decide(task, point, served, options, rule, classes=(context.key,))
         return msgspec.structs.replace(decision, artifact=served.name, conversation=key)
 
     def plan(
@@ -217,7 +218,7 @@ class Router:
         served = policy.served(key, point)
 
         def decide() -> Decision:
-            return policy.decide(task, point, served, options, rule, takers)
+            return policy.decide(task, point, served, options, rule, takers, (prefix.head_key, context.key))
 
         route = None
         if counts_only:

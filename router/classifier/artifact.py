@@ -23,6 +23,7 @@ OPTIONAL = {"large": "complexity-large-v4", "cascade": "complexity-cascade-v4"}
 
 SCHEMA_VERSION = 3
 RUNTIME_FILES = ("model.onnx", "tokenizer.model")
+OPTIONAL_FILES = ("classes.npz",)
 _SHIPPED_FOLDERS = (Path(__file__).parents[1] / "models", Path(__file__).parents[2] / "models")
 
 
@@ -122,6 +123,7 @@ class Artifact:
     manifest: Manifest
     model: bytes = b""
     tokenizer: bytes = b""
+    classes: bytes = b""
     parts: tuple[Artifact, ...] = ()
 
     @property
@@ -188,8 +190,9 @@ def load(name_or_path: str | Path | None = None) -> Artifact:
     manifest = _manifest(folder / "manifest.json")
     if manifest.cascade is not None:
         return Artifact(folder, manifest, parts=_parts(folder, manifest.cascade))
-    files = {name: _verified(folder / name, manifest.files.get(name)) for name in RUNTIME_FILES}
-    return Artifact(folder, manifest, files["model.onnx"], files["tokenizer.model"])
+    names = (*RUNTIME_FILES, *filter(manifest.files.__contains__, OPTIONAL_FILES))
+    files = {name: _verified(folder / name, manifest.files.get(name)) for name in names}
+    return Artifact(folder, manifest, files["model.onnx"], files["tokenizer.model"], files.get("classes.npz", b""))
 
 
 def with_points(manifest: Manifest, points: Mapping[str, OperatingPoint]) -> Manifest:

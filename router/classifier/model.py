@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from router.classifier.artifact import Artifact, Cascade, Input, Manifest
+from router.classifier.classes import CLASSES_FILE, Classes
 from router.classifier.features import STRUCTURE, Encoder, Features, Order
 from router.errors import ArtifactCorrupt
 from router.types import Tier
@@ -37,8 +38,10 @@ _shared: WeakValueDictionary[bytes, Predictor] = WeakValueDictionary()
 class Predictor(Protocol):
     """What an artifact becomes in memory: text in, prediction out. Thread-safe."""
 
-    def predict(self, text: str) -> Prediction:
-        """P(suffices) of one text. Raises RequestError if `text` is not a string."""
+    classes: Classes | None
+
+    def predict(self, text: str, traffic_class: str = "") -> Prediction:
+        """P(suffices) of one text, of a class of traffic. Raises RequestError if `text` is not a string."""
         ...
 
     def predict_batch(self, texts: list[str]) -> npt.NDArray[np.float32]:
@@ -105,6 +108,7 @@ class Classifier:
             tail_chars=manifest.window.tail_chars,
             order=self._order,
         )
+        self.classes = Classes(artifact.classes, artifact.path / CLASSES_FILE) if artifact.classes else None
         self._pad_id = manifest.inputs["ids"].pad_id or 0
         if self._pad_id != self.encoder.n_pieces:
             raise ArtifactCorrupt(
@@ -121,9 +125,13 @@ class Classifier:
         except Exception as exc:  # onnxruntime has one exception class per failure, with no common public parent
             raise ArtifactCorrupt(f"{artifact.path / 'model.onnx'} cannot be loaded: {exc}") from exc
 
-    def predict(self, text: str) -> Prediction:
-        """P(suffices) of one text. Raises RequestError if `text` is not a string."""
-        return self.run(self.encoder.encode(text))
+    def predict(self, text: str, traffic_class: str = "") -> Prediction:
+        """P(suffices) of one text, of a class of traffic. Raises RequestError if `text` is not a string."""
+        features = self.encoder.encode(text)
+        found = self.run(features)
+        if self.classes is None or not traffic_class:
+            return found
+        return Prediction(self.classes.corrected(traffic_class, found.p_suffices, features), found.novelty)
 
     def run(self, features: Features) -> Prediction:
         """P(suffices) from ready features."""
@@ -179,12 +187,14 @@ class Classifier:
 class CascadeClassifier:
     """A small classifier that asks a large one where it is not sure. Novelty is the small one's word."""
 
+    classes: Classes | None = None
+
     def __init__(self, small: Classifier, large: Classifier, cascade: Cascade) -> None:
         self.small, self.large = small, large
         self._cascade = cascade
 
-    def predict(self, text: str) -> Prediction:
-        """P(suffices) of one text. Raises RequestError if `text` is not a string."""
+    def predict(self, text: str, traffic_class: str = "") -> Prediction:  # noqa: ARG002
+        """P(suffices) of one text, whatever its class. Raises RequestError if `text` is not a string."""
         features = self.small.encoder.encode(text)
         first = self.small.run(features)
         if not self._asks(first.p_suffices[0], features):

@@ -53,10 +53,12 @@ class Policy:
         options: CallOptions,
         rule: Rule | None,
         takers: tuple[list[Tier], tuple[str, ...]] | None = None,
+        classes: tuple[str, ...] = (),
     ) -> Decision:
         """The cheapest tier that suffices, of those that can take the request and that the call and the rule allow.
 
-        `takers` is `able_tiers`'s answer, if it has been asked. Raises RequestError where the call allows no tier, or
+        `takers` is `able_tiers`'s answer, if it has been asked; `classes` are names of the request's class of traffic
+        where the call gives none, the best first. Raises RequestError where the call allows no tier, or
         for an unknown operating point.
         """
         self.known_point(point)
@@ -77,7 +79,10 @@ class Policy:
         if not task.text or task.text.isspace():
             return self._up(allowed, {}, Reason.EMPTY_TASK, point, (*notes, "no text from a user to judge"))
         try:
-            prediction = served.classifier.predict(task.text)
+            known, own = served.classifier.classes, options.traffic_class
+            of_class = known.first_known((own,) if own else classes) if known is not None else ""
+            prediction = served.classifier.predict(task.text, of_class)
+            notes = (*notes, f"class {of_class!r}") if of_class else notes
             p_suffices = dict(zip(_TIERS, prediction.p_suffices, strict=True))
         except Exception as exc:  # whatever breaks in there, the request goes up and says so
             why = f"{type(exc).__name__}: {exc}"

@@ -196,7 +196,7 @@ def test_what_another_version_remembered_is_passed_over(router: Router) -> None:
 
 
 def test_a_long_prompt_is_cached_where_the_cheap_model_charges_more_for_length(router: Router, clock: Any) -> None:
-    """claude-haiku-5-5 charges five times as much above 100,000 tokens: what caching saves there counts at that price."""
+    """claude-haiku-5-5 charges five times as much above 100,000 tokens, and so much more is saved by caching there."""
     router = router.with_fleet("claude-latest")
     long = HARD * 5000  # 520,000 characters
     tails = []

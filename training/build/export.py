@@ -204,10 +204,15 @@ def write_artifact(
         gap = parity_gap(part, unfolded, parity_texts)
         if not gap <= PARITY:
             raise AssertionError(f"ONNX and scikit-learn differ by {gap:.2e}, more than {PARITY:.0e}")
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.replace(folder)
+        replace(part, folder)
     return gap
+
+
+def replace(part: Path, folder: Path) -> None:
+    """Put a finished folder where another may be."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    part.replace(folder)
 
 
 @contextmanager

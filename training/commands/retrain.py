@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 @click.option("--base", default=None, metavar="DIR", help="The prior; default: the shipped artifact.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The new artifact, such as models/mine-v1.")
 @click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Default: ~/.cache/tierwise.")
-@click.option("--min-gain", default=0.05, show_default=True, help="The least gain in held-out APGR worth a change.")
+@click.option(
+    "--min-gain", type=float, help="The least gain in APGR worth a change. Default: 0.05, for labels with classes 0.01."
+)
 @click.option("--rehearsal", default=0.05, show_default=True, help="More of it keeps more of the base's behaviour.")
 @click.option("--promote", "promote_too", is_flag=True, help="Promote it when it passes the gate.")
 @json_option
@@ -43,7 +45,7 @@ def retrain(
     base: str | None,
     out: Path,
     cache: Path | None,
-    min_gain: float,
+    min_gain: float | None,
     rehearsal: float,
     promote_too: bool,
     as_json: bool,
@@ -52,6 +54,8 @@ def retrain(
 
     The champion of the folder of --out serves on, whatever happens. Exit 1 when the gate refuses.
 
+    Labels with a column "class" (of traffic) teach what each application needs; other requests stay as they are.
+
     \b
     Examples:
       tierwise retrain --labels labels.jsonl --out models/mine-v1
@@ -59,7 +63,7 @@ def retrain(
     """
     from router.classifier import artifact
     from training.examine import gate
-    from training.retrain import challenger, promotion
+    from training.retrain import by_class, challenger, promotion
 
     started = time.monotonic()
     file, cache = traffic_file(labels, prompts, tiers), cache or _cache()
@@ -69,8 +73,14 @@ def retrain(
     if out.name in taken or out.resolve() == base_folder.resolve():
         raise click.BadParameter(f"{out} serves, has served or is the base; choose another name", param_hint="--out")
     with ProgressBars() as progress:
-        metrics, rows = challenger.learn(file, base_folder, out, cache, progress, rehearsal)
-        report = gate.compare(promotion.champion_of(out.parent), out, rows, min_gain, progress)
+        champion = promotion.champion_of(out.parent)
+        if by_class.has_classes(file):
+            metrics, labelled = by_class.learn(file, base_folder, out, cache, progress)
+            least = gate.MIN_CLASS_GAIN if min_gain is None else min_gain
+            report = gate.compare_classes(champion, out, labelled, least, progress)
+        else:
+            metrics, rows = challenger.learn(file, base_folder, out, cache, progress, rehearsal)
+            report = gate.compare(champion, out, rows, gate.MIN_GAIN if min_gain is None else min_gain, progress)
     gate.write_report(out, report)
     if as_json:
         checks = [{"name": c.name, "holds": c.holds, "found": c.found, "limit": c.limit} for c in report.checks]
@@ -94,9 +104,14 @@ def _cache() -> Path:
 def _print_retrained(out: Path, metrics: dict[str, Any], report: Report, champion: str) -> None:
     conflicts, noise = metrics["conflicts"], metrics["noise"]
     shares = ", ".join(f"{tier} {share:.0%}" for tier, share in metrics["shares"].items())
-    click.echo(
-        f"labels      {metrics['n_labels']}: {metrics['n_training']} train, {metrics['n_held_out']} held out; {shares}"
-    )
+    by_class = metrics.get("classes")
+    judged = "all judged out of fold" if by_class else f"{metrics['n_held_out']} held out"
+    click.echo(f"labels      {metrics['n_labels']}: {metrics['n_training']} train, {judged}; {shares}")
+    for row in by_class or ():
+        harder = row["shift"]["complex"] - row["shift"]["simple"]
+        how = "and its texts" if row["residual"] else "by its mean"
+        told = f"{row['labels']} labels, {how}: {harder:+.2f} logits harder than the base has it"
+        click.echo(f"class       {row['class']:<22} {told}")
     if metrics["n_censored"]:
         click.echo(f"two tiers   {metrics['n_censored']} labels {CENSORED}")
     if conflicts["repeated_texts"]:

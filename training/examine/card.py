@@ -102,6 +102,57 @@ score {quality["brier"]:.3f}. Penalty {metrics["penalty"]:g}.
 """
 
 
+def render_classes(
+    name: str,
+    operating_points: Mapping[str, OperatingPoint],
+    metrics: dict[str, Any],
+    training_data: Sequence[Mapping[str, object]],
+) -> str:
+    """The card of a model that has learned classes of traffic, as Markdown."""
+    quality = metrics["out_of_fold"]
+    low, high = quality["apgr_interval"]
+    return f"""# {name}
+
+{metrics["base"]}, with what {metrics["n_training"]} labels of its user's traffic say of each class. Requests of other
+classes, or of none, are decided as by {metrics["base"]}. What the gate found is in gate.json.
+
+| class | labels | harder than the base has it, in logits | weight of the base | learned from its texts |
+|---|---|---|---|---|
+{chr(10).join(map(_class_row, metrics["classes"]))}
+
+## Labels
+
+{metrics["n_labels"]} rows; without a class {metrics["n_without_class"]}, seen by the base {metrics["n_seen_by_base"]}:
+both left out. {metrics["conflicts"]["repeated_texts"]} texts come more than once in a class. Required tier:
+{_shares(metrics["shares"])}.
+
+## Out of fold
+
+APGR {quality["apgr"]:.3f} [{low:.3f}, {high:.3f}] over all classes together (.5 is random). P(simple suffices): ECE
+{quality["ece"]:.3f}, Brier score {quality["brier"]:.3f}.
+
+{_operating_points(f"{metrics['base']}'s", dict(operating_points))}
+
+## Training data
+
+| source | licence | rows |
+|---|---|---|
+{chr(10).join(f"| {row['source']} | {row['licence']} | {row['n_rows']} |" for row in training_data)}
+
+## Limits
+
+- It is as right as its labels. A class whose traffic changes needs new ones.
+- A class that is not in the table is decided as by {metrics["base"]}.
+"""
+
+
+def _class_row(row: dict[str, Any]) -> str:
+    harder = row["shift"][Tier.COMPLEX] - row["shift"][Tier.SIMPLE]
+    error = (row["error"][Tier.COMPLEX] ** 2 + row["error"][Tier.SIMPLE] ** 2) ** 0.5
+    learned = "yes" if row["residual"] else "no"
+    return f"| {row['class']} | {row['labels']} | {harder:+.2f} (error {error:.2f}) | {row['slope']:.2f} | {learned} |"
+
+
 def plot(curve: dict[str, Any]) -> bytes:
     """Held-out APGR over the number of labels, one panel a set: learned (with interval), from scratch, length; SVG."""
     import matplotlib as mpl

@@ -24,6 +24,8 @@ from training.build.arrays import Array, Ints
 from training.examine import measures
 
 MIN_GAIN = 0.05
+MIN_CLASS_GAIN = 0.01
+"""Requests of no class go where they went, so that less of a gain is worth it."""
 MARGIN = 0.01
 SLICE_MARGIN, MIN_SLICE = 0.02, 30
 SUITE_MARGIN = 0.05
@@ -44,6 +46,20 @@ class HeldOut:
     weights: Array
     groups: Ints
     slices: dict[str, npt.NDArray[np.str_]]
+
+
+@dataclass(frozen=True)
+class ByClass:
+    """Labelled rows of classes of traffic: P(suffices) [n, n_tiers] of the base, which never saw them, and of the
+    challenger, out of fold; `names` are the rows' classes.
+    """
+
+    before: Array
+    after: Array
+    targets: Array
+    weights: Array
+    groups: Ints
+    names: npt.NDArray[Any]
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -93,6 +109,10 @@ class _Contestant:
         predictions = [self._runtime.predict(text) for text in texts]
         q = np.array([p.p_suffices for p in predictions], np.float64).reshape(-1, len(Tier))
         return q, np.array([p.novelty for p in predictions])
+
+    def routed(self, p_suffices: Array) -> Ints:
+        """The tier number of each row at the operating point of the suite."""
+        return fit.route(p_suffices, self._thresholds)
 
     def route(self, texts: list[str]) -> list[int]:
         """The tier number of each text at the operating point of the suite."""
@@ -155,6 +175,47 @@ def compare(
     )
 
 
+def compare_classes(
+    champion: Path,
+    challenger: Path,
+    rows: ByClass,
+    min_gain: float = MIN_CLASS_GAIN,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> Report:
+    """Every check of what was learned of classes: ranked together, for they share one bill, and each by itself."""
+    old, new = _Contestant(champion), _Contestant(challenger)
+    progress("gate", 0, 2)
+    need = 1 - rows.targets[:, 0]
+    scores = {"champion": 1 - rows.before[:, 0], "challenger": 1 - rows.after[:, 0]}
+    before, after = (measures.gain_curve(s, need, rows.weights, rows.groups) for s in scores.values())
+    gain, interval = after.apgr - before.apgr, after.interval(before)
+    slices = HeldOut([], rows.targets, rows.weights, rows.groups, {"class": rows.names.astype(str)})
+    checks = (
+        _learnable(new.manifest),
+        Check(
+            "quality at equal cost",
+            interval[0] >= -MARGIN,
+            f"APGR {gain:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}] on {len(need)} texts, out of fold",
+            f"a lower bound of at least {-MARGIN}",
+        ),
+        Check("worth a change", gain >= min_gain, f"APGR {gain:+.3f}", f"at least {min_gain:+.2f} (--min-gain)"),
+        _kept(new.routed(rows.after), rows.targets, rows.weights),
+        *_slices(scores, need, slices),
+        _suite(old, new),
+        Check("size", new.n_bytes <= MAX_BYTES, f"{new.n_bytes / 1e6:.1f} MB", f"at most {MAX_BYTES / 1e6:.0f} MB"),
+    )
+    progress("gate", 2, 2)
+    return Report(
+        sha256(champion),
+        sha256(challenger),
+        len(need),
+        {"champion": round(before.apgr, 4), "challenger": round(after.apgr, 4)},
+        round(gain, 4),
+        interval,
+        checks,
+    )
+
+
 def sha256(folder: Path) -> str:
     """What identifies an artifact: the hash of its manifest, which holds the hashes of its files."""
     return artifact.entry((folder / "manifest.json").read_bytes()).sha256
@@ -188,9 +249,13 @@ def _learnable(manifest: Manifest) -> Check:
 
 def _promise(new: _Contestant, rows: HeldOut) -> Check:
     """Whether the operating point keeps its promise on the held-out rows, within their noise."""
-    below = fit.p_below(np.array(new.route(rows.texts)), rows.targets)
-    low, _ = fit.interval(below, rows.weights)
-    share, target = float(rows.weights @ below / rows.weights.sum()), fit.TARGETS[behaviour.POINT]
+    return _kept(np.array(new.route(rows.texts)), rows.targets, rows.weights)
+
+
+def _kept(chosen: Ints, targets: Array, weights: Array) -> Check:
+    below = fit.p_below(chosen, targets)
+    low, _ = fit.interval(below, weights)
+    share, target = float(weights @ below / weights.sum()), fit.TARGETS[behaviour.POINT]
     return Check(
         f"promise of {behaviour.POINT}",
         low <= target,

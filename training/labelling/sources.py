@@ -50,6 +50,7 @@ class Label(msgspec.Struct, omit_defaults=True):
     language: str = ""
     category: str = ""
     key: str = ""
+    traffic_class: str = msgspec.field(default="", name="class")
     censored: bool = False
 
     @property
@@ -71,6 +72,8 @@ class Query:
         names = ("id", "conversation", *SLICES)
         known: dict[str, Any] = {name: str(self.row[name]) for name in names if self.row.get(name) is not None}
         known["censored"] = censored
+        if "class" in known:
+            known["traffic_class"] = known.pop("class")
         at = dt.datetime.now(dt.UTC).replace(microsecond=0)
         return Label(self.text, _triple(p), method, by, at, round(self.weight, 4), **known)
 

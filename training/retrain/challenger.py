@@ -87,7 +87,7 @@ def _learn(
     # cheap tier: none is below the base's.
     floor = artifact.load(base_folder).manifest.operating_points
     points = fit.operating_points(p_suffices[at], rows.targets[tuned], rows.weights[tuned], split_text, floor)
-    name, version = _name(folder)
+    name, version = name_of(folder)
     training_data = [
         *artifact.load(base_folder).manifest.training_data,
         {"source": file.path.name, "licence": "the user's own", "n_rows": len(rows), "sha256": file.sha256()},
@@ -101,13 +101,13 @@ def _learn(
         "methods": {
             m: int((rows.methods == k).sum()) for k, m in enumerate(traffic.METHODS) if (rows.methods == k).any()
         },
-        "shares": _rounded(dict(zip(Tier, rows.weights @ rows.targets / rows.weights.sum(), strict=True))),
+        "shares": rounded(dict(zip(Tier, rows.weights @ rows.targets / rows.weights.sum(), strict=True))),
         "n_censored": rows.n_censored,
         "conflicts": conflicts,
         "noise": noise(p_suffices, rows, fitted.rows),
         "penalty": fitted.penalty,
         "rehearsal": rehearsal,
-        "out_of_fold": _quality(p_suffices, rows, fitted.rows),
+        "out_of_fold": quality(p_suffices, rows, fitted.rows),
     }
     export.write_artifact(
         folder,
@@ -140,7 +140,7 @@ class Fitted:
 
 def _fitted(data: _Data, rows: Examples, known: Ints) -> Fitted:
     """Choose the penalty and calibrate out of fold, then fit all `known` rows."""
-    folds = _folds(rows.groups, known)
+    folds = folds_of(rows.groups, known)
     chosen = known if len(known) <= CHOICE_ROWS else _sample(rows.groups, known, CHOICE_ROWS)
     losses = [
         regression.log_loss(data.out_of_fold(chosen, folds, penalty), rows.targets[chosen], rows.weights[chosen])
@@ -256,7 +256,7 @@ def noise(p_suffices: Array, rows: Examples, scored: Ints) -> dict[str, Any]:
     return {"n_sure": len(labels), "share": round(len(issues) / len(labels), 4), "rows": doubtful[:20].tolist()}
 
 
-def _quality(p_suffices: Array, rows: Examples, scored: Ints) -> dict[str, Any]:
+def quality(p_suffices: Array, rows: Examples, scored: Ints) -> dict[str, Any]:
     """APGR out of fold with its interval, and calibration of P(simple suffices)."""
     targets, weights = rows.targets[scored], rows.weights[scored]
     gain = measures.gain_curve(1 - p_suffices[:, 0], 1 - targets[:, 0], weights, rows.groups[scored])
@@ -279,7 +279,7 @@ def _fit(
     return regression.fit(base, shards, prior, targets, weights, penalty)
 
 
-def _folds(groups: Ints, known: Ints) -> Ints:
+def folds_of(groups: Ints, known: Ints) -> Ints:
     """A fold for each row, groups together; int [n]."""
     fold_of = np.random.default_rng(0).permutation(int(groups.max()) + 1) % fit.N_FOLDS
     folds = fold_of[groups]
@@ -301,12 +301,12 @@ def _digest(*arrays: npt.NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def _name(folder: Path) -> tuple[str, int]:
+def name_of(folder: Path) -> tuple[str, int]:
     match = re.fullmatch(r"(.+)-v(\d+)", folder.name)
     return (match[1], int(match[2])) if match else (folder.name, 1)
 
 
-def _rounded(values: dict[Any, Any]) -> dict[str, float]:
+def rounded(values: dict[Any, Any]) -> dict[str, float]:
     return {str(name): round(float(value), 4) for name, value in values.items()}
 
 

@@ -152,11 +152,11 @@ def merged(rows: Examples) -> tuple[Examples, dict[str, Any]]:
     return Examples(**{**vars(rows), **changed}), report
 
 
-def check_examples(rows: Examples) -> None:
+def check_examples(rows: Examples, least: int = MIN_LABELS) -> None:
     """Raises LabelError for too few labels, or labels of one tier only."""
     n = int((rows.weights > 0).sum())
-    if n < MIN_LABELS:
-        raise LabelError(f"{n} labelled texts, at least {MIN_LABELS} are needed (300 start to help); label more")
+    if n < least:
+        raise LabelError(f"{n} labelled texts, at least {least} are needed (300 start to help); label more")
     mass = rows.targets[rows.weights > 0].sum(axis=0)
     if (mass >= MIN_OF_TIER).sum() < 2:
         only = list(Tier)[int(mass.argmax())]

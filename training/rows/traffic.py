@@ -9,7 +9,7 @@ Where only the cheap and the top tier were seen (scores of two tiers, a judge's 
 the cheap one does not do may need either of the two above, and counts as complex. On five sets with scores of three
 tiers, 7 to 11 % then went below their required tier at a promise of 8 %; split between the two as the base has it, 3 to
 25 % did (training/EXPERIMENTS.md, row 47).
-`weight`, `method`, `conversation`, `language`, `category` and `key` are read where they are there.
+`weight`, `method`, `conversation`, `language`, `category`, `key` and `class` are read where they are there.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from router.types import Tier
 
 BATCH = 16_384
 TEXT_COLUMNS = ("text", "prompt", "query")
-SLICES = ("language", "category", "key")
+SLICES = ("language", "category", "key", "class")
 METHODS = ("by-hand", "given", "outcomes", "judge", "ask")
 """Where a label may come from; where one text has several, the earlier method wins."""
 
