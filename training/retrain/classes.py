@@ -30,7 +30,7 @@ LEAST_SLOPE = 0.05
 """A class without a residual keeps at least so much of the base, and with it the base's order of requests: so few
 labels cannot say that it is wrong."""
 
-SCALES = (0.05, 0.35, 0.7, 1.4)
+SCALES = (0.05, 0.7, 1.4)
 """Candidates for the standard deviation of the residual's weights; the first is next to none."""
 
 MAX_FEATURES = 100
