@@ -265,7 +265,10 @@ def asked(options: argparse.Namespace, number: int, conversations: list[Any]) ->
     row = rng.choice(conversations)
     body = {**row["body"], "model": rng.choice(("simple", "moderate", "complex", "auto")), "stream": rng.random() < 0.6}
     raw = json.dumps(body).encode()
-    head = f"POST {PATHS[row['api']]} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {len(raw)}\r\n\r\n"
+    head = (
+        f"POST {PATHS[row['api']]} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        f"connection: close\r\ncontent-length: {len(raw)}\r\n\r\n"
+    )
     return Request((head.encode() + raw,), True, "plain")
 
 

@@ -40,7 +40,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The `[gateway]` table. Each plain value can also be set as TIERWISE_GATEWAY_<NAME>.
 
     `access`: "open" (no key asked, loopback only), "keys" (keys of the gateway's own) or "pass-through" (the caller's
-    provider key is sent on). `models` maps model names, `*` allowed, to "auto", a tier or another model. `state_dir`
+    provider key is sent on). `hosts` are further names under which it may be asked, and whose web pages may, while
+    access is open. `models` maps model names, `*` allowed, to "auto", a tier or another model. `state_dir`
     holds keys, the journal and, without `ledger` and `database_url`, the records.
     """
 
@@ -61,6 +62,13 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     connect_timeout_s: Seconds = 5.0
     first_byte_timeout_s: Seconds = 600.0
     idle_timeout_s: Seconds = 300.0
+    head_timeout_s: Seconds = 20.0
+    body_timeout_s: Seconds = 300.0
+    reply_timeout_s: Seconds = 3600.0
+    hosts: tuple[str, ...] = ()
+    max_connections: Count | None = None
+    max_concurrent_a_key: Count | None = None
+    max_upload_bytes: Count = 512_000_000
     shutdown_timeout_s: Seconds = 600.0
     log_requests: bool = False
 

@@ -6,7 +6,7 @@ import msgspec
 
 from router.decide.rules import Context
 from router.engine import Router
-from router.gateway import wire
+from router.gateway import grants, wire
 from router.gateway.caller import Caller
 from router.gateway.gateway import Gateway
 from router.gateway.keys import Key
@@ -40,10 +40,12 @@ async def admit(gateway: Gateway, serving: Serving, endpoint: Endpoint, caller: 
     key = gateway.admit(caller.headers)
     if key is not None:
         await gateway.check_limits(key)
-    raw = await caller.read_body(serving.gateway)
+    raw = await caller.read_body(serving.gateway, gateway.uploads)
     body = wire.decode(raw)
-    asked = serving.asked(body, key)
     router = serving.router_for(endpoint.api, key)
+    asked = grants.within(serving.asked(body, key), router, key)
+    if serving.gateway.access == "pass-through":
+        asked = grants.reachable(asked, router, caller.headers, endpoint.api)
     context = Context(wire.readable(caller.headers), "" if key is None else key.name)
     plan = router.plan(asked, endpoint.api, context, counts_only=endpoint.counts_only)
     attempts = Attempts(router, asked, plan, serving.gateway.max_retries, context, Reach.ANY)

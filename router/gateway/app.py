@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from router.gateway import wire
+from router.gateway import browsers, wire
 from router.gateway.admission import Endpoint
 from router.gateway.feedback import Verdicts
 from router.gateway.gateway import Gateway
@@ -53,6 +53,12 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI interface."""
+        if scope["type"] == "http":
+            try:
+                browsers.check(scope["headers"], self._gateway.serving.gateway)
+            except Refusal as refusal:
+                await _refused(Request(scope), refusal)(scope, receive, send)
+                return
         endpoint = self._relays.get(scope.get("path", ""))
         if endpoint is not None and scope["type"] == "http" and scope["method"] == "POST":
             await Exchange(self._gateway, endpoint, scope, receive, send).run()
@@ -75,7 +81,11 @@ def _starlette(gateway: Gateway, only_post: list[str]) -> Starlette:
         found = gateway.health()
         return JSONResponse(found, 503 if gateway.draining else 200)
 
-    async def metrics(_: Request) -> Response:
+    async def metrics(request: Request) -> Response:
+        try:
+            gateway.admit_admin(request.scope["headers"])
+        except Refusal as refusal:
+            return _refused(request, refusal)
         gauges = gateway.metrics
         gauges.running.set(gateway.slots.n_running)
         gauges.waiting.set(gateway.slots.n_waiting)

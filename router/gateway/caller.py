@@ -6,6 +6,8 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from router.gateway.browsers import check_content_type
+from router.gateway.limits import Uploads
 from router.gateway.wire import RawHeaders, Refusal
 from router.settings import GatewaySettings
 
@@ -29,6 +31,8 @@ class Caller:
         self._body_read = False
         self._watching: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Future[None] | None = None
+        self._held = 0
+        self._uploads: Uploads | None = None
 
     def watch(self, serving: asyncio.Task[Any] | None) -> None:
         """Cancel the task that serves, and with it the upstream call, when the caller goes away."""
@@ -36,17 +40,22 @@ class Caller:
 
     def stop_watching(self) -> None:
         """The request is over."""
+        if self._uploads is not None:
+            self._uploads.give_back(self._held)
         for watching in (self._watching, self._watcher):
             if watching is not None:
                 watching.cancel()
 
-    async def read_body(self, limits: GatewaySettings) -> bytes:
-        """Raises Refusal for a body that is too large, too slow or encoded; CancelledError when the caller leaves."""
+    async def read_body(self, limits: GatewaySettings, uploads: Uploads) -> bytes:
+        """Raises Refusal for a body that is too large, too slow, encoded or no JSON, or for which there is no room;
+        CancelledError when the caller leaves. What it takes of `uploads` is given back by `stop_watching`.
+        """
         _check_headers(self.headers, limits)
         parts: list[bytes] = []
         size, more = 0, True
         try:
-            async with asyncio.timeout(limits.idle_timeout_s) as deadline:
+            last_s = asyncio.get_running_loop().time() + limits.body_timeout_s
+            async with asyncio.timeout(min(limits.idle_timeout_s, limits.body_timeout_s)) as deadline:
                 while more and size <= limits.max_body_bytes:
                     message = await self._receive()
                     if message["type"] == "http.disconnect":
@@ -54,10 +63,14 @@ class Caller:
                         raise asyncio.CancelledError
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
+                    uploads.take(len(parts[-1]))
+                    self._held, self._uploads = size, uploads
                     if more := message.get("more_body", False):
-                        deadline.reschedule(asyncio.get_running_loop().time() + limits.idle_timeout_s)
+                        soon_s = asyncio.get_running_loop().time() + limits.idle_timeout_s
+                        deadline.reschedule(min(soon_s, last_s))
         except TimeoutError:
-            raise Refusal(408, "timeout_error", f"no more of the body came for {limits.idle_timeout_s:g} s") from None
+            waited = f"{limits.idle_timeout_s:g} s without more of it, or {limits.body_timeout_s:g} s for all"
+            raise Refusal(408, "timeout_error", f"the body did not come: {waited}") from None
         if size > limits.max_body_bytes:
             raise Refusal(413, "request_too_large", f"the body exceeds {limits.max_body_bytes} bytes")
         self._body_read = True
@@ -107,3 +120,4 @@ def _check_headers(headers: RawHeaders, limits: GatewaySettings) -> None:
             raise Refusal(415, "invalid_request_error", "send the body without content-encoding")
         if name == b"content-length" and int(value) > limits.max_body_bytes:
             raise Refusal(413, "request_too_large", f"the body exceeds {limits.max_body_bytes} bytes")
+    check_content_type(headers)

@@ -19,6 +19,7 @@ from router.gateway.serving import Serving
 from router.gateway.stores import state_dir
 from router.options_cli import config_option, json_option
 from router.settings import Settings
+from router.types import Tier
 
 
 class _Usd(click.ParamType):  # type: ignore[type-arg]
@@ -82,6 +83,11 @@ def keys() -> None:
 @click.option("--usd-a-day", type=_Usd(), help="Budget for a calendar day (UTC).")
 @click.option("--usd-a-month", type=_Usd(), help="Budget for a calendar month (UTC).")
 @click.option("--requests-a-minute", type=click.IntRange(1), help="Rate limit.")
+@click.option(
+    "--model", "models", multiple=True, help='May ask for: a model, tier, fleet or "auto", * allowed; repeatable.'
+)
+@click.option("--max-tier", type=click.Choice(list(Tier)), help="Nothing goes above this tier.")
+@click.option("--admin", is_flag=True, help="May read /metrics.")
 @config_option
 @json_option
 def create(name: str, config: str | None, as_json: bool, **limits: Any) -> None:
@@ -108,15 +114,13 @@ def list_(config: str | None, as_json: bool) -> None:
     """Every key, live and revoked, with what its holder may do."""
     found = _file(settings_module.load(config)).all()
     if as_json:
-        click.echo(msgspec.json.encode([{k: v for k, v in _row(key).items() if v is not None} for key in found]))
+        click.echo(msgspec.json.encode([_row(key) for key in found]))
         return
     if not found:
         click.echo("no keys; make one: tierwise keys create NAME", err=True)
     for key in found:
-        row = _row(key)
-        limits = "  ".join(
-            f"{k} {v}" for k, v in row.items() if v is not None and k not in ("id", "name", "created_at")
-        )
+        row = {name: value for name, value in _row(key).items() if name not in ("id", "name", "created_at")}
+        limits = "  ".join(f"{name} {value}" for name, value in row.items())
         click.echo(f"{key.id}  {key.name:<16}  {key.created_at:%Y-%m-%d}  {limits}".rstrip())
 
 
@@ -165,6 +169,7 @@ def _file(settings: Settings) -> KeyFile:
 
 
 def _row(key: Key) -> dict[str, Any]:
+    """What is set of a key, but for its digest."""
     row = msgspec.structs.asdict(key)
     del row["digest"]
-    return row
+    return {name: value for name, value in row.items() if value not in (None, (), False)}

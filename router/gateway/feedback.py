@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from router.classifier.pointer import Verdict, conversation_key
 from router.gateway import wire
+from router.gateway.browsers import check_content_type
 from router.gateway.gateway import Gateway
 from router.gateway.store import Served, Store, StoreAway
 from router.gateway.wire import Refusal
@@ -42,6 +43,7 @@ class Verdicts:
     async def take(self, request: Request) -> dict[str, Any]:
         """Serve one request. Raises Refusal."""
         key = self._gateway.admit(request.scope["headers"])
+        check_content_type(request.scope["headers"])
         given = _decoded(await self._body(request))
         try:
             served = await self._find(given, None if key is None else key.id)

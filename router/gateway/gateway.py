@@ -12,7 +12,7 @@ import aiohttp
 from router.errors import TierwiseError
 from router.gateway.journal import Journal
 from router.gateway.keys import Key, KeyFile
-from router.gateway.limits import Budgets, RateLimits, RedisRateLimits, Slots
+from router.gateway.limits import Budgets, RateLimits, RedisRateLimits, Slots, Uploads
 from router.gateway.metrics import Metrics
 from router.gateway.serving import Serving
 from router.gateway.store import JournalEntry, Store
@@ -43,6 +43,7 @@ class Gateway:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.keys = KeyFile(folder / "keys.json")
         self.slots = Slots(settings.max_concurrent, settings.max_queue, settings.queue_timeout_s)
+        self.uploads = Uploads(settings.max_upload_bytes)
         self.rates = RedisRateLimits(settings.redis_url) if settings.redis_url else RateLimits()
         self.journal = Journal(
             folder / "journal",
@@ -84,20 +85,32 @@ class Gateway:
 
     def admit(self, headers: RawHeaders) -> Key | None:
         """Who is calling: a key of ours, or None where none is asked for. Raises Refusal (401)."""
-        access = self.serving.gateway.access
-        if access != "keys":
+        if self.serving.gateway.access != "keys":
             return None
+        key = self._key(headers)
+        if key is None:
+            message = "this gateway needs a key of its own: x-api-key or Authorization: Bearer tw-..."
+            raise Refusal(401, "authentication_error", message, final=True)
+        return key
+
+    def admit_admin(self, headers: RawHeaders) -> None:
+        """Raises Refusal (401, 403) for whoever may not see what all callers do: with open access, nobody."""
+        if self.serving.gateway.access == "open":
+            return
+        key = self._key(headers)
+        if key is None or not key.admin:
+            message = "this needs an administrator's key: tierwise keys create NAME --admin"
+            status, kind = (401, "authentication_error") if key is None else (403, "permission_error")
+            raise Refusal(status, kind, message, final=True)
+
+    def _key(self, headers: RawHeaders) -> Key | None:
         token = ""
         for name, value in headers:
             if name == b"x-api-key" or (name == b"authorization" and value[:7].lower() == b"bearer "):
                 token = value.decode("latin-1").strip() if name == b"x-api-key" else value[7:].decode("latin-1").strip()
                 if token.startswith("tw-"):
                     break
-        key = self.keys.find(token)
-        if key is None:
-            message = "this gateway needs a key of its own: x-api-key or Authorization: Bearer tw-..."
-            raise Refusal(401, "authentication_error", message, final=True)
-        return key
+        return self.keys.find(token)
 
     async def check_limits(self, key: Key) -> None:
         """Raises Refusal (429) beyond the key's budget or rate."""
@@ -127,6 +140,8 @@ class Gateway:
         """What is not as it should be: "ok", "degraded" (it serves; records wait on disk) or "draining"."""
         state = self.serving.router.accounts.placement.memory
         trouble = {"database": self.journal.trouble, "state": state.trouble}
+        if self.serving.gateway.access == "keys":
+            trouble["keys"] = self.keys.trouble
         if self.serving.gateway.redis_url:
             trouble["redis"] = self.rates.trouble
         status = "draining" if self.draining else "degraded" if any(trouble.values()) else "ok"

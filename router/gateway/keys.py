@@ -13,23 +13,29 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 
 import msgspec
 
 from router.errors import SettingsError
+from router.types import Tier
 
 _logger = logging.getLogger("tierwise")
 
 _CHECK_EVERY_S = 1.0
+_IN_FORCE_S = 60.0
 _NO_DIGEST = hashlib.sha256(b"").hexdigest()
 
 
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One key and what its holder may do. Budgets are in USD by calendar day and month (UTC); None is no limit."""
+    """One key and what its holder may do. Budgets are in USD by calendar day and month (UTC); None is no limit.
+
+    `models` are names that it may ask for, `*` allowed: models, tiers, fleets and "auto"; empty allows all. Nothing
+    goes above `max_tier`. `admin` may also read /metrics.
+    """
 
     id: str
     name: str
@@ -40,14 +46,24 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     usd_a_day: Decimal | None = None
     usd_a_month: Decimal | None = None
     requests_a_minute: int | None = None
+    models: tuple[str, ...] = ()
+    max_tier: Tier | None = None
+    admin: bool = False
     revoked_at: dt.datetime | None = None
 
 
 class KeyFile:
-    """The keys in one file. Reading is cheap enough for every request."""
+    """The keys in one file. Reading is cheap enough for every request.
 
-    def __init__(self, path: Path) -> None:
+    `trouble` says why the file cannot be read, None while it can. The keys read before then stay in force for a minute,
+    after which nobody is let in: a key that was revoked since must not be good for ever.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.path = path
+        self.trouble: str | None = None
+        self._clock = clock
+        self._unreadable_since_s: float | None = None
         self._keys: dict[str, Key] = {}
         self._mtime_ns = -1
         self._checked_s = float("-inf")
@@ -90,21 +106,29 @@ class KeyFile:
         return key if same and key is not None and key.revoked_at is None else None
 
     def _refresh(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if now - self._checked_s < _CHECK_EVERY_S:
             return
         self._checked_s = now
         try:
-            mtime_ns = self.path.stat().st_mtime_ns
-        except FileNotFoundError:
-            self._keys, self._mtime_ns = {}, -1
-            return
-        if mtime_ns != self._mtime_ns:
-            self._mtime_ns = mtime_ns
-            try:
-                self._keys = self._read()
-            except SettingsError as exc:
-                _logger.error("the keys read before stay in force: %s", exc)
+            mtime_ns = self.path.stat().st_mtime_ns if self.path.exists() else -1
+            if mtime_ns != self._mtime_ns or self.trouble is not None:
+                self._keys, self._mtime_ns = self._read(), mtime_ns
+        except (SettingsError, OSError) as exc:
+            self._failed(str(exc), now)
+        else:
+            if self.trouble is not None:
+                _logger.warning("%s can be read again", self.path)
+            self.trouble = self._unreadable_since_s = None
+
+    def _failed(self, why: str, now: float) -> None:
+        if self.trouble is None:
+            _logger.error("the keys read before stay in force for %d s: %s", _IN_FORCE_S, why)
+            self._unreadable_since_s = now
+        self.trouble = why
+        if self._keys and now - (self._unreadable_since_s or now) >= _IN_FORCE_S:
+            _logger.error("no key is accepted until %s can be read: %s", self.path, why)
+            self._keys = {}
 
     def _read(self) -> dict[str, Key]:
         try:
@@ -118,6 +142,11 @@ class KeyFile:
     def _write(self, keys: dict[str, Key]) -> None:
         new = self.path.with_suffix(".new")
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            with suppress(FileNotFoundError):  # whoever serves must still be able to read what an administrator writes
+                before = self.path.stat()
+                os.fchmod(file.fileno(), before.st_mode & 0o777)
+                if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+                    os.fchown(file.fileno(), before.st_uid, before.st_gid)
             file.write(msgspec.json.format(msgspec.json.encode(list(keys.values())), indent=1))
             file.flush()
             os.fsync(file.fileno())

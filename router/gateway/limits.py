@@ -7,7 +7,7 @@ import datetime as dt
 import logging
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
@@ -43,9 +43,23 @@ class Slots:
         self._timeout_s = queue_timeout_s
         self._max_concurrent = max_concurrent
         self._free = asyncio.Semaphore(max_concurrent)
+        self._of_key: Counter[str] = Counter()
 
-    async def acquire(self) -> None:
-        """Raises Refusal (429 with retry-after) when the queue is full or has not moved in time."""
+    async def acquire(self, key: str | None = None, most: int | None = None) -> None:
+        """A slot, of which the holder of a key has at most so many. Raises Refusal (429 with retry-after) beyond them,
+        or when the queue is full or has not moved in time.
+        """
+        if key is not None and most is not None and self._of_key[key] >= most:
+            raise _busy(f"{most} requests of this key run already")
+        if key is not None:
+            self._of_key[key] += 1
+        try:
+            await self._acquire()
+        except BaseException:
+            self._forget(key)
+            raise
+
+    async def _acquire(self) -> None:
         if self._free.locked():
             if self.n_waiting >= self._max_queue:
                 raise _busy(f"{self._max_concurrent} requests run and {self.n_waiting} wait")
@@ -60,10 +74,34 @@ class Slots:
             await self._free.acquire()
         self.n_running += 1
 
-    def release(self) -> None:
+    def release(self, key: str | None = None) -> None:
         """Let the next one in."""
+        self._forget(key)
         self.n_running -= 1
         self._free.release()
+
+    def _forget(self, key: str | None) -> None:
+        if key is not None:
+            self._of_key[key] -= 1
+            if not self._of_key[key]:
+                del self._of_key[key]
+
+
+class Uploads:
+    """Bytes of bodies that may be in memory at once, all callers together."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+
+    def take(self, n_bytes: int) -> None:
+        """Raises Refusal (429 with retry-after) beyond the limit; nothing is taken then."""
+        if n_bytes > self._left:
+            raise _busy("the bodies of other requests fill its memory (gateway.max_upload_bytes)")
+        self._left -= n_bytes
+
+    def give_back(self, n_bytes: int) -> None:
+        """The request is over."""
+        self._left += n_bytes
 
 
 class RateLimits:

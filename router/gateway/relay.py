@@ -57,6 +57,7 @@ class Exchange:
         try:
             await self._serve()
         except Refusal as refusal:
+            cut_off = refusal.message
             await self._refuse(refusal)
         except RequestError as exc:
             await self._refuse(Refusal(400, "invalid_request_error", str(exc)))
@@ -81,11 +82,16 @@ class Exchange:
         if self._endpoint.counts_only and not relay.speaks():
             await relay.estimate()
             return
-        await self._gateway.slots.acquire()
+        slots, key = self._gateway.slots, None if admitted.key is None else admitted.key.id
+        await slots.acquire(key, admitted.serving.gateway.max_concurrent_a_key)
         try:
-            await relay.run()
+            async with asyncio.timeout(admitted.serving.gateway.reply_timeout_s):
+                await relay.run()
+        except TimeoutError:
+            limit_s = admitted.serving.gateway.reply_timeout_s
+            raise Refusal(504, "timeout_error", f"the reply had not ended after {limit_s:g} s") from None
         finally:
-            self._gateway.slots.release()
+            slots.release(key)
 
     async def _stopped(self) -> None:
         """The caller has left, or the gateway stops."""

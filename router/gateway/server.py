@@ -10,12 +10,14 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 
 import uvicorn
 
 from router.errors import SettingsError
 from router.gateway.app import Application
+from router.gateway.connections import Connection, Connections, most_connections, raise_descriptor_limit
 from router.gateway.gateway import Gateway
 from router.gateway.serving import Serving
 
@@ -31,13 +33,14 @@ class Server(uvicorn.Server):
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         settings = gateway.serving.gateway
+        shared = Connections(settings.max_connections or most_connections(), settings.head_timeout_s)
         super().__init__(
             uvicorn.Config(
                 Application(gateway),
                 host=settings.host,
                 port=settings.port,
                 loop="uvloop",
-                http="httptools",
+                http=partial(Connection, shared=shared),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -95,6 +98,7 @@ def log_to_stderr() -> None:
 def serve(load: Callable[[], Serving]) -> None:
     """Run until stopped. Raises SettingsError when the address cannot be listened on."""
     log_to_stderr()
+    raise_descriptor_limit()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server takes it: what it asks for is being read
     gateway = Gateway(load)
     settings = gateway.serving.gateway

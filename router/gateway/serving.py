@@ -19,8 +19,9 @@ from router.cache.placement import Signal
 from router.catalog import DEFAULT_FLEET, PROVIDERS
 from router.engine import AUTO, Router
 from router.errors import CatalogError, SettingsError, TierwiseError
+from router.gateway import grants
 from router.gateway.keys import Key
-from router.gateway.wire import Refusal
+from router.gateway.wire import RawHeaders, Refusal
 from router.settings import GatewaySettings, Settings, UpstreamSettings
 from router.types import Api, Body, Plan, Tier
 
@@ -130,15 +131,25 @@ class Serving:
         model = self.router.catalog.find(plan.decision.model)
         default = _provider_of(plan.asked)
         provider = default if model is None else model.provider
-        if PROVIDERS[provider].sdk != PROVIDERS[default].sdk and self.gateway.access == "pass-through":
-            message = f"{plan.decision.model} is {provider}'s, and the key that is passed through is {default}'s"
-            raise Refusal(400, "invalid_request_error", message)
         if model is not None and model.base_url is not None:
             if model.api_key_env is None and provider in self.upstreams:  # a deployment of a known provider's model
                 return msgspec.structs.replace(self.upstreams[provider], url=model.base_url)
             key = self._environ.get(model.api_key_env or "")
             return Upstream(provider, model.base_url, key or None, model.api_key_env or "")
         return self.upstreams[provider]
+
+    def is_owners(self, plan: Plan, headers: RawHeaders) -> bool:
+        """Whether the caller's own key is for where a plan goes, and is to be sent there; False where none is needed.
+
+        Raises Refusal (400) where another key is: neither the caller's goes to a stranger, nor the gateway's is spent.
+        """
+        model, owner = self.router.catalog.find(plan.decision.model), grants.owner_of(headers, plan.asked)
+        if model is None or owner is None or (model.base_url is None and model.provider == owner):
+            return model is None or model.base_url is None
+        if grants.takes(model, owner):
+            return False
+        message = f"{model.id} is {model.provider}'s, and the key that is passed through is {owner}'s"
+        raise Refusal(400, "invalid_request_error", message)
 
     def model_names(self) -> Iterator[tuple[str, str]]:
         """What GET /v1/models lists: (id, owner)."""

@@ -85,10 +85,11 @@ class UpstreamCall:
         What the model of a stream wants back on the next request goes to `keep`.
         """
         upstream = self._serving.upstream_of(plan)
+        passes_through = self._serving.gateway.access == "pass-through"
+        keeps = passes_through and self._serving.is_owners(plan, self._scope["headers"])
         data: Any = wire.encode(plan.body) if self._unchanged is None else self._unchanged
         crosses = plan.api is not plan.asked
-        passes_through = self._serving.gateway.access == "pass-through"
-        headers = wire.headers_on(self._scope["headers"], keep_credentials=passes_through, crosses=crosses)
+        headers = wire.headers_on(self._scope["headers"], keep_credentials=keeps, crosses=crosses)
         if not passes_through:
             headers += upstream.credentials()
         if crosses and plan.api is Api.MESSAGES:
@@ -105,6 +106,8 @@ class UpstreamCall:
             response = self._response = await self._session.post(
                 url, data=data, headers=headers, skip_auto_headers=_SKIPPED, allow_redirects=False
             )
+            if not 200 <= response.status <= 599:
+                raise APIConnectionError(f"its status is {response.status}, which is no answer")
             if response.status == 200 and response.content_type == "text/event-stream":
                 frames = _frames(plan, keep)
                 return response, await self._first_frames(response, frames), frames

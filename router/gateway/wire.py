@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,9 +16,16 @@ _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
     b"upgrade".split()
 )
-_NOT_SENT_ON = _HOP_BY_HOP | frozenset(b"host content-length accept-encoding expect".split())
-_NOT_SENT_BACK = _HOP_BY_HOP | frozenset(b"content-length content-encoding date server".split())
+# Cookies and what a browser adds are not for a provider; what says whose account is billed is the gateway's to say.
+_NOT_SENT_ON = _HOP_BY_HOP | frozenset(
+    b"host content-length accept-encoding expect cookie origin referer http2-settings".split()
+)
+_NOT_SENT_BACK = _HOP_BY_HOP | frozenset(
+    b"content-length content-encoding date server set-cookie alt-svc strict-transport-security".split()
+)
+_NOT_SENT_BACK_FAMILIES = (b"access-control-", b"x-tierwise-")
 _CREDENTIALS = frozenset(b"authorization x-api-key api-key x-goog-api-key cookie".split())
+_BILLING = frozenset(b"openai-organization openai-project x-goog-user-project anthropic-workspace-id".split())
 
 _SDK_HEADERS = (b"anthropic-", b"openai-", b"x-stainless-", b"x-claude-")
 
@@ -73,17 +80,22 @@ def read_reply(raw: bytes) -> Any:
 
 
 def headers_on(
-    headers: Iterable[tuple[bytes, bytes]], *, keep_credentials: bool, crosses: bool = False
+    headers: Sequence[tuple[bytes, bytes]], *, keep_credentials: bool, crosses: bool = False
 ) -> list[tuple[str, str]]:
-    """A request's headers as they are sent on: all but those of this hop, and credentials unless they are to pass.
+    """A request's headers as they are sent on: all but those of this hop and of browsers, and, unless they are to pass,
+    credentials and those that name an account.
 
     `crosses`: to another provider than the caller's SDK is for, which is not sent that SDK's own headers.
     """
-    left_out = _NOT_SENT_ON if keep_credentials else _NOT_SENT_ON | _CREDENTIALS
+    left_out = _NOT_SENT_ON if keep_credentials else _NOT_SENT_ON | _CREDENTIALS | _BILLING
+    nominated = _nominated(headers)
     return [
         (name.decode("latin-1"), _text(value))
         for name, value in headers
-        if name not in left_out and not (crosses and name.startswith(_SDK_HEADERS))
+        if name not in left_out
+        and name not in nominated
+        and not name.startswith((b"sec-", b"x-tierwise-"))
+        and not (crosses and name.startswith(_SDK_HEADERS))
     ]
 
 
@@ -93,8 +105,18 @@ def readable(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def headers_back(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
-    """A reply's headers as they are sent back: all but those of this hop. The body is passed on decoded."""
-    return [(name, value) for name, value in ((n.lower(), v) for n, v in headers) if name not in _NOT_SENT_BACK]
+    """A reply's headers as they are sent back: all but those of this hop, and what would let a provider set cookies or
+    open this gateway to web pages. The body is passed on decoded.
+    """
+    lower = [(name.lower(), value) for name, value in headers]
+    left_out = _NOT_SENT_BACK | _nominated(lower)
+    return [(n, v) for n, v in lower if n not in left_out and not n.startswith(_NOT_SENT_BACK_FAMILIES)]
+
+
+def _nominated(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    """Headers that `connection` names as those of this hop, too (RFC 9110, 7.6.1)."""
+    found = [value.lower() for name, value in headers if name == b"connection"]
+    return frozenset(each.strip() for value in found for each in value.split(b",")) if found else frozenset()
 
 
 def error_body(api: Api | None, refusal: Refusal, request_id: str) -> bytes:

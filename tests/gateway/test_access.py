@@ -22,6 +22,8 @@ from router.settings import GatewaySettings, Settings, UpstreamSettings
 from tests.gateway.conftest import HELLO, Exact, Running, Serve, process, wait_for, whole
 from tests.gateway.test_fidelity import NAMED, REPLY
 
+JSON_HEAD = b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+
 
 def ask(gateway: Running, token: str, **changes: Any) -> httpx2.Response:
     return gateway.post("/v1/messages", {**HELLO, **changes}, {"authorization": f"Bearer {token}"})
@@ -139,7 +141,8 @@ def test_a_body_may_only_be_so_large(serve: Serve, upstream: Upstream, is_chunke
     gateway = serve(upstream.url, max_body_bytes=10_000)
     large = json.dumps({**HELLO, "system": "x" * 20_000}).encode()
     content: Any = (large[at : at + 1000] for at in range(0, len(large), 1000)) if is_chunked else large
-    reply = httpx2.post(f"{gateway.url}/v1/messages", content=content, timeout=5)
+    headers = {"content-type": "application/json"}
+    reply = httpx2.post(f"{gateway.url}/v1/messages", content=content, headers=headers, timeout=5)
     assert (reply.status_code, reply.json()["error"]["type"]) == (413, "request_too_large")
     assert upstream.requests == []
     assert gateway.post("/v1/messages", HELLO).status_code == 200
@@ -155,7 +158,7 @@ def test_a_body_that_stops_coming_is_given_up(serve: Serve, upstream: Upstream, 
     gateway = serve(upstream.url, idle_timeout_s=0.2)
     host, port = gateway.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), 5) as slow:
-        slow.sendall(b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n" + start)
+        slow.sendall(JSON_HEAD + b"content-length: 100\r\n\r\n" + start)
         assert slow.recv(4096).startswith(b"HTTP/1.1 408 ")
 
 
@@ -248,7 +251,7 @@ CANARY = "zq9-canary"
 def test_no_secret_and_no_prompt_is_found_anywhere(tmp_path: Path, upstream: Upstream) -> None:
     """Planted in every input, looked for in every output: log, journal, records, keys, metrics, errors, headers."""
     keys = KeyFile(tmp_path / "state/keys.json")
-    _, token = keys.create("ci")
+    (_, token), (_, admin) = keys.create("ci"), keys.create("admin", admin=True)
     with process(
         tmp_path,
         upstream.url,
@@ -260,7 +263,8 @@ def test_no_secret_and_no_prompt_is_found_anywhere(tmp_path: Path, upstream: Ups
     ) as (running, url, log):
         seen: list[str] = []
         upstream.scripts += [Reply(f"reply {CANARY}")]
-        headers = {"authorization": f"Bearer {token}", "x-note": CANARY, "cookie": CANARY}
+        kind = {"content-type": "application/json"}
+        headers = {"authorization": f"Bearer {token}", "x-note": CANARY, "cookie": CANARY, **kind}
 
         def post(path: str, content: bytes, **more: str) -> None:
             reply = httpx2.post(f"{url}{path}", content=content, headers={**headers, **more}, timeout=10)
@@ -279,13 +283,13 @@ def test_no_secret_and_no_prompt_is_found_anywhere(tmp_path: Path, upstream: Ups
         for _ in range(3):
             post("/v1/messages", json.dumps({**prompt, "model": "complex", "stream": True}).encode())
         wait_for(lambda: upstream.failures == [])
-        seen.append(httpx2.get(f"{url}/metrics").text)
+        seen.append(httpx2.get(f"{url}/metrics", headers={"x-api-key": admin}).raise_for_status().text)
         seen.append(httpx2.get(f"{url}/readyz").text)
         running.terminate()
         assert running.wait(10) == 0
     written = [log, *(path for path in (tmp_path / "state").rglob("*") if path.is_file())]
     assert len(written) >= 3
-    for what in (CANARY, token, token.rpartition("-")[2]):
+    for what in (CANARY, token, token.rpartition("-")[2], admin.rpartition("-")[2]):
         assert not [text for text in seen if what in text]
         assert not [path for path in written if what.encode() in path.read_bytes()]
     assert "200" in log.read_text()

@@ -293,6 +293,6 @@ def test_what_is_no_reply_is_a_502(serve: Serve) -> None:
 def test_passed_through_keys_stay_with_their_provider(serve: Serve, upstream: Upstream) -> None:
     running = serve(upstream.url, general=GENERAL, access="pass-through")
     reply = running.post("/v1/messages", {"model": "simple", "max_tokens": 5, "messages": ASK}, {"x-api-key": "mine"})
-    assert reply.status_code == 400
+    assert reply.status_code == 403
     assert "the key that is passed through is anthropic's" in reply.json()["error"]["message"]
     assert not upstream.requests

@@ -84,7 +84,9 @@ def test_a_refusal_reaches_a_caller_who_is_still_sending(serve: Serve, upstream:
     gateway = serve(upstream.url, max_body_bytes=1000)
     host, _, port = gateway.url.removeprefix("http://").partition(":")
     body = b"x" * 4_000_000
-    head = b"POST /v1/messages HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+    head = b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(
+        body
+    )
     with socket.create_connection((host, int(port)), timeout=10) as caller:
         caller.sendall(head + body)
         got = b"".join(iter(lambda: caller.recv(65536), b""))
