@@ -57,6 +57,11 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retires_not_before: dt.date | None = None
     modifiers: Modifiers = Modifiers()
 
+    @property
+    def address(self) -> tuple[str, str | None]:
+        """What models have in common that cannot be reached together."""
+        return self.provider, self.base_url
+
     def price(self, on: dt.date, input_tokens: int) -> Price:
         """The price of a request of `input_tokens` on a day (UTC): the newest row in force, then the highest step.
 

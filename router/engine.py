@@ -15,10 +15,10 @@ from router.accounts.record import Accounts
 from router.cache.breakpoints import read_prefix
 from router.cache.memory import Memory, open_memory
 from router.cache.placement import Placement, Signal
-from router.catalog import Catalog, Fleet, Model
+from router.catalog import Catalog, Fleet
 from router.classifier import canary
 from router.classifier.canary import Canary, Loaded
-from router.classifier.pointer import Verdict, conversation_key
+from router.classifier.pointer import Verdict, conversation_key, scoped
 from router.decide.able import able_tiers
 from router.decide.breaker import Breaker
 from router.decide.options import CallOptions, unasked
@@ -47,6 +47,8 @@ from router.types import (
     TurnState,
     Usage,
 )
+
+_MAX_MODEL_NAME = 300
 
 AUTO = "auto"
 """The model name that asks for a decision: "auto", or "auto:quality" for another operating point."""
@@ -172,9 +174,9 @@ class Router:
             )
         options = CallOptions.of(request) if isinstance(request, Mapping) else CallOptions()
         point = operating_point or options.operating_point or self.operating_point
-        key = conversation_key(options.conversation_id)
-        served = self.policy.served(key, point)
         context = context or Context()
+        key = conversation_key(scoped(options.conversation_id or "", context.key))
+        served = self.policy.served(key, point)
         rule = self.rules.match(task, context, self.clock())
         decision = self.policy.decide(task, point, served, options, rule, classes=(context.key,))
         return msgspec.structs.replace(decision, artifact=served.name, conversation=key)
@@ -198,18 +200,19 @@ class Router:
         """
         at_s, context = self.clock(), context or Context()
         name = body.get("model")
-        if not isinstance(name, str):
-            raise RequestError(f"`model` is {name!r}, expected a string such as {AUTO!r}")
+        if not isinstance(name, str) or len(name) > _MAX_MODEL_NAME:
+            raise RequestError(f"`model` is {repr(name)[:100]}, expected a string such as {AUTO!r}")
         asked = self._asked(body, api, at_s, reach, context)
         if name != AUTO and not name.startswith(f"{AUTO}:"):
             decision = Decision(self.fleet.tier_of(name), name, {}, Reason.EXPLICIT_MODEL, self.operating_point)
             return plans.named(decision, self.catalog.find(name), asked, counts_only=counts_only)
         policy, options = self.policy, CallOptions.of(body)
-        prefix = read_prefix(body, api)
+        prefix = read_prefix(body, api, context.key)
         task = read_task(body, context.headers, prefix)
         if accepts.is_paused(body, api):
             task = msgspec.structs.replace(task, turn=TurnState.TOOL_LOOP)
-        named = options.conversation_id or (f"{task.session}/{prefix.head_key}" if task.session else "")
+        own = task.session and f"{task.session}/{prefix.head_key}"
+        named = scoped(options.conversation_id or own, context.key)
         point = name.partition(":")[2] or options.operating_point or self.operating_point
         takers = able_tiers(self.fleet, task, asked.said)
         rule = self.rules.match(task, context, at_s)
@@ -225,7 +228,7 @@ class Router:
             decision = policy.awake(decide(), allowed)
         else:
             stays = accepts.stays_on_model(body)
-            label = options.traffic_class or ""
+            label = scoped(options.traffic_class or "", "")
             decision, route = self.place(
                 task, prefix, allowed, decide, at_s, name=named, label=label, point=point, stays=stays
             )
@@ -328,7 +331,7 @@ class Router:
         failed = self.catalog.find(plan.decision.model)
         allowed = [tier for tier in allowed if failed is None or self.fleet.models[tier].id != failed.id]
         if elsewhere:
-            allowed = [tier for tier in allowed if _address(self.fleet.models[tier]) != _address(failed)]
+            allowed = [t for t in allowed if failed is None or self.fleet.models[t].address != failed.address]
         if larger:
             window = 0 if failed is None else failed.context_tokens
             allowed = [tier for tier in allowed if self.fleet.models[tier].context_tokens > window]
@@ -353,13 +356,15 @@ class Router:
         rate = 0.0 if model is None else self.accounts.placement.tokens_per_unit(model, prefix)
         return plans.routed(decision, model, asked, prefix, route, rate)
 
-    def record(self, plan: Plan, usage: Usage, notes: tuple[str, ...] = (), *, reply_chars: int = 0) -> Record:
+    def record(
+        self, plan: Plan, usage: Usage, notes: tuple[str, ...] = (), *, reply_chars: int = 0, is_cut: bool = False
+    ) -> Record:
         """Account for a reply: its cost and the baseline's at the day's prices, written to the store, if any.
 
-        `reply_chars` is how much the model wrote, 0 where that is not known: where no usage was reported it is
-        estimated from it and the body, with a note, and nothing is learned from that.
+        `reply_chars` is how much the model wrote, 0 where that is not known: where no usage was reported, or the reply
+        `is_cut` before it was, it is estimated from that and the body, with a note.
         """
-        return self.accounts.record(plan, usage, notes, reply_chars=reply_chars)
+        return self.accounts.record(plan, usage, notes, reply_chars=reply_chars, is_cut=is_cut)
 
     def signals(self) -> list[Signal]:
         """Cache use so far, by class of traffic and model: the hit rate in [0, 1], the misses by cause, and an `alert`.
@@ -393,8 +398,3 @@ class Router:
         if beside is None:
             return Verdict.HOLD
         return beside.review(self._heard.feedback(beside.pointer.since))
-
-
-def _address(model: Model | None) -> tuple[str, str | None] | None:
-    """What models have in common that cannot be reached together."""
-    return None if model is None else (model.provider, model.base_url)

@@ -78,7 +78,9 @@ class Failing:
     def __init__(self, outcome: Exception | Prediction) -> None:
         self.outcome = outcome
 
-    def predict(self, _: str) -> Prediction:
+    classes = None
+
+    def predict(self, _: str, traffic_class: str = "") -> Prediction:  # noqa: ARG002
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome

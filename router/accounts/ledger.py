@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from router.cache.memory import made_private
 from router.classifier.pointer import Feedback
 from router.prices import Dimension, is_plain
 from router.types import Record, Usage
@@ -56,6 +57,7 @@ class Ledger:
     def __init__(self, path: str | Path = ":memory:") -> None:
         """Opens or creates the database. Raises sqlite3.Error if the file is not one."""
         self._lock = threading.Lock()
+        made_private(path)
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")

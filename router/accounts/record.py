@@ -19,6 +19,9 @@ from router.types import Api, Plan, Reason, Record, Usage
 ESTIMATED = "usage estimated: the reply reported none"
 """The note in a record whose counts and cost are estimates."""
 
+CUT = "output estimated: the stream was left before its end"
+"""The note in a record whose output is an estimate, for a stream reports it last."""
+
 _ASKED_BY: dict[Api, tuple[tuple[Dimension, str], ...]] = {
     Api.MESSAGES: (("speed", "speed"), ("geo", "inference_geo")),
     Api.CHAT: (("service_tier", "service_tier"),),
@@ -37,12 +40,24 @@ class Accounts:
         self.store = store
         self.baseline = Baseline(fleet.top)
 
-    def record(self, plan: Plan, usage: Usage, notes: tuple[str, ...] = (), *, reply_chars: int = 0) -> Record:
+    def record(
+        self,
+        plan: Plan,
+        usage: Usage,
+        notes: tuple[str, ...] = (),
+        *,
+        reply_chars: int = 0,
+        is_cut: bool = False,
+    ) -> Record:
         """`Router.record`."""
         decision = plan.decision
-        if not usage.reported and reply_chars:
-            usage, notes = self._estimated(plan, reply_chars, usage), (*notes, ESTIMATED)
         model = self.catalog.find(decision.model)
+        if not usage.reported and (reply_chars or is_cut):
+            usage, notes = self._estimated(plan, reply_chars, usage), (*notes, ESTIMATED)
+        elif is_cut and reply_chars and model is not None:
+            n_output = round(reply_chars / model.chars_per_token)
+            if n_output > usage.output_tokens:
+                usage, notes = msgspec.structs.replace(usage, output_tokens=n_output), (*notes, CUT)
         if usage.is_known:
             usage = _as_asked(usage, plan, model)
         at = dt.datetime.fromtimestamp(plan.planned_at, dt.UTC)

@@ -21,6 +21,7 @@ from router import media
 from router.cache import heads
 from router.cache.encoding import MARKS, UNENCODABLE, encode_into, encoded
 from router.catalog import Model
+from router.errors import RequestError
 from router.types import Api, Body, CachePlan, Prefix, Ttl
 
 Breakpoint = tuple[str, int, int | None, Ttl]
@@ -35,12 +36,20 @@ _IMAGES = ("image", "image_url", "input_image")  # tuples: a caller's type may b
 _NOTHING = (False, False, False)
 
 
-def read_prefix(body: Body, api: Api) -> Prefix:
+MAX_MESSAGES = 50_000
+"""No context window holds more; their number bounds the work for a body."""
+
+
+def read_prefix(body: Body, api: Api, scope: str = "") -> Prefix:
     """The prefix of a body. Cache fields do not count: they are no part of what a cache is keyed by.
 
     What changes in each request is no part of its identity: `head_key`, and the keys that begin with it, leave it out.
+    Equal messages of another `scope`, which is the caller's key, are another conversation. Raises RequestError for more
+    than MAX_MESSAGES messages.
     """
     tools, system, messages = _blocks(body.get("tools")), _system(body, api), _messages(body, api)
+    if len(messages) > MAX_MESSAGES:
+        raise RequestError(f"the body has {len(messages):,} messages, expected at most {MAX_MESSAGES:,}")
     owned = any(body.get(key) is not None for key in _CALLER_KEYS)
     sent, units, marked = xxh3_64(), 0, False
     for part in (tools, system):
@@ -51,9 +60,10 @@ def read_prefix(body: Body, api: Api) -> Prefix:
         if part is tools:
             tools_units = units
     head = heads.read_head(tools, system, sent.intdigest())
-    keys, sizes, has_marks, has_images = _chained(messages, head.lasting, units)
+    seed = xxh3_64_intdigest(scope.encode("utf-8", "replace")) if scope else 0
+    keys, sizes, has_marks, has_images = _chained(messages, head.lasting ^ seed, units)
     head_key = f"{head.lasting:016x}" if tools or system else ""
-    opening = xxh3_64_intdigest(encoded(messages[0])[0]) if messages else 0
+    opening = xxh3_64_intdigest(encoded(messages[0])[0]) ^ seed if messages else 0
     owned = owned or marked or has_marks
     return Prefix(tools_units, head_key, units, keys, sizes, owned, has_images, head_bytes=head.sent, opening=opening)
 

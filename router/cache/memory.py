@@ -7,6 +7,7 @@ models think in tool loops (router/formats/states.py) is text of replies: it goe
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -41,14 +42,14 @@ class Memory(Protocol):
 
 
 class InProcessMemory:
-    """In this process; the longest untouched are forgotten beyond `max_keys`."""
+    """In this process; the longest untouched are forgotten beyond `max_keys`, and beyond `max_bytes` in all."""
 
     trouble: str | None = None
     keeps_reasoning = False
 
-    def __init__(self, max_keys: int = 200_000) -> None:
+    def __init__(self, max_keys: int = 200_000, max_bytes: int = 200_000_000) -> None:
         self._values: OrderedDict[str, bytes] = OrderedDict()
-        self._max_keys = max_keys
+        self._max_keys, self._max_bytes, self._n_bytes = max_keys, max_bytes, 0
         self._lock = threading.Lock()
 
     def first(self, keys: Sequence[str]) -> bytes | None:
@@ -58,10 +59,13 @@ class InProcessMemory:
     def put(self, keys: Sequence[str], value: bytes) -> None:
         with self._lock:
             for key in keys:
+                before = self._values.get(key)
+                self._n_bytes += len(value) - len(before) if before is not None else len(key) + len(value)
                 self._values[key] = value
                 self._values.move_to_end(key)
-            while len(self._values) > self._max_keys:
-                self._values.popitem(last=False)
+            while len(self._values) > self._max_keys or self._n_bytes > self._max_bytes:
+                oldest, gone = self._values.popitem(last=False)
+                self._n_bytes -= len(oldest) + len(gone)
 
 
 class _Away(Exception):
@@ -118,6 +122,7 @@ class SqliteMemory(_Kept):
     def __init__(self, path: str | Path, clock: Callable[[], float] = time.time) -> None:
         """Opens or creates the database. Raises sqlite3.Error if the file is not one."""
         super().__init__("the state file")
+        made_private(path)
         self._clock, self._lock, self._writes = clock, threading.Lock(), 0
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=_TIMEOUT_S)
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -185,3 +190,9 @@ def open_memory(url: str | None, *, keeps_reasoning: bool = False) -> Memory:
     memory = RedisMemory(url) if url.startswith(("redis://", "rediss://", "unix://")) else SqliteMemory(url)
     memory.keeps_reasoning = keeps_reasoning
     return memory
+
+
+def made_private(path: str | Path) -> None:
+    """See to it that a database that is made now is its owner's alone; what SQLite puts beside it has the same mode."""
+    if str(path) != ":memory:" and not Path(path).exists():
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))

@@ -20,6 +20,7 @@ from router.errors import ArtifactCorrupt
 from router.types import Prefix
 
 POINTER_FILE = "current.json"
+_MAX_NAME = 200
 
 FALSE_ALARM = 0.05
 SPREAD = 0.05
@@ -95,6 +96,13 @@ def key_of(conversation: str) -> str:
     if not conversation:
         return ""
     return hashlib.blake2b(conversation.encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
+def scoped(name: str, scope: str) -> str:
+    """A conversation's name as it is kept: apart for each caller's key, and short, however long it came."""
+    if not name or not (scope or len(name) > _MAX_NAME):
+        return name
+    return hashlib.blake2b(f"{scope}\0{name}".encode("utf-8", "replace"), digest_size=16).hexdigest()
 
 
 def conversation_key(name: str | None, prefix: Prefix | None = None) -> str:

@@ -67,7 +67,7 @@ def n_chars(reply: Any) -> int:
 class Meter:
     """Collects the usage of one stream, event by event; reading it early gives what has been reported so far.
 
-    `n_chars` counts the characters that the model wrote, as long as no usage was reported.
+    `n_chars` counts the characters that the model wrote, for usage may be missing, or the stream left before its end.
     """
 
     def __init__(self, api: Api) -> None:
@@ -88,7 +88,7 @@ class Meter:
             self._take(_get(_get(event, "message"), "usage"), {})
         elif kind == "message_delta":  # other events lack it, and asking an SDK's object for what it lacks takes 4 us
             self._take(_get(event, "usage"), extras.beside(_get(event, "delta"), self._api))
-        if self._api is not Api.MESSAGES or not self._usage:
+        if self._api is not Api.MESSAGES or not self._usage or kind == "content_block_delta":
             self.n_chars += _streamed(event, self._api)
 
     def usage(self) -> Usage:

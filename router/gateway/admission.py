@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from decimal import Decimal
+from functools import partial
+
 import msgspec
 
 from router.decide.rules import Context
 from router.engine import Router
-from router.gateway import grants, wire
+from router.gateway import charges, grants, wire
 from router.gateway.caller import Caller
 from router.gateway.gateway import Gateway
 from router.gateway.keys import Key
@@ -31,6 +35,8 @@ class Admitted(msgspec.Struct, frozen=True):
     router: Router
     attempts: Attempts
     unchanged: bytes | None
+    reserved_usd: Decimal | None = None
+    """What is held back of the key's budget, None without one."""
 
 
 async def admit(gateway: Gateway, serving: Serving, endpoint: Endpoint, caller: Caller) -> Admitted:
@@ -47,7 +53,12 @@ async def admit(gateway: Gateway, serving: Serving, endpoint: Endpoint, caller: 
     if serving.gateway.access == "pass-through":
         asked = grants.reachable(asked, router, caller.headers, endpoint.api)
     context = Context(wire.readable(caller.headers), "" if key is None else key.name)
-    plan = router.plan(asked, endpoint.api, context, counts_only=endpoint.counts_only)
+    planned = partial(router.plan, asked, endpoint.api, context, counts_only=endpoint.counts_only)
+    plan = await asyncio.to_thread(planned) if len(raw) > wire.LARGE_BYTES else planned()
     attempts = Attempts(router, asked, plan, serving.gateway.max_retries, context, Reach.ANY)
     is_unchanged = plan.is_untouched and asked is body and "router" not in body
-    return Admitted(key, serving, router, attempts, raw if is_unchanged else None)
+    reserved = None
+    if key is not None and key.has_budget and not endpoint.counts_only:
+        reserved = charges.expected(plan, router.catalog)
+        gateway.budgets.reserve(key, reserved)
+    return Admitted(key, serving, router, attempts, raw if is_unchanged else None, reserved)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
-from router.classifier.pointer import Verdict, conversation_key
+from router.classifier.pointer import Verdict, conversation_key, scoped
 from router.gateway import wire
 from router.gateway.browsers import check_content_type
 from router.gateway.gateway import Gateway
@@ -46,7 +46,7 @@ class Verdicts:
         check_content_type(request.scope["headers"])
         given = _decoded(await self._body(request))
         try:
-            served = await self._find(given, None if key is None else key.id)
+            served = await self._find(given, None if key is None else key.id, "" if key is None else key.name)
             verdict = await self._use(lambda: self._keep(served, given.good)) if served.artifact else Verdict.HOLD
         except StoreAway as exc:
             message = f"feedback cannot be kept now: {exc}"
@@ -73,11 +73,11 @@ class Verdicts:
         async with self._lock:
             return await asyncio.to_thread(work)
 
-    async def _find(self, given: Said, key_id: str | None) -> Served:
+    async def _find(self, given: Said, key_id: str | None, key_name: str) -> Served:
         """Raises Refusal (404) for an id that no request of this key had."""
         wanted = {"request_id": given.request_id}
         if given.conversation_id:
-            wanted = {"conversation": conversation_key(given.conversation_id)}
+            wanted = {"conversation": conversation_key(scoped(given.conversation_id, key_name))}
         until_s = asyncio.get_running_loop().time() + _RECORDED_WITHIN_S
         while True:
             waits = self._gateway.journal.backlog_bytes > 0  # asked before, as it may arrive in between

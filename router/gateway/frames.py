@@ -14,6 +14,7 @@ from router.types import Api, Telling
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _DATA = re.compile(rb"^data:[ ]?(.*?)\r?$", re.MULTILINE)
+_SAID = re.compile(rb'"(?:text|thinking|partial_json|delta)"\s*:\s*"((?:[^"\\]|\\.)*+)')
 _LAST = (b"message_stop", b"[DONE]", b"response.completed", b"response.incomplete", b"response.failed")
 _LAST_TYPES = ("message_stop", "response.completed", "response.incomplete", "response.failed")
 _OPENINGS = ("ping", "response.created", "response.in_progress", "response.queued")
@@ -42,6 +43,7 @@ class Frames:
         self._telling = telling
         listens = self._is_chat and telling.within and keep is not None
         self._beside = Listener(telling, keep) if listens and keep is not None else None
+        self._n_said = 0
         self._rest = bytearray()
         self._scanned = 0
 
@@ -62,8 +64,8 @@ class Frames:
 
     @property
     def reply_chars(self) -> int:
-        """Characters that the model wrote; only counted in Chat Completions, whose usage can be missing."""
-        return self.meter.n_chars if self._is_chat else 0
+        """Characters that the model wrote, for streams whose usage is missing or did not come to its end."""
+        return self.meter.n_chars if self._is_chat else self._n_said
 
     def flush(self) -> bytes:
         """What is left of an unfinished frame when the stream has ended."""
@@ -90,6 +92,8 @@ class Frames:
         carries_usage = _USAGE.search(frame) is not None
         ends = any(mark in frame for mark in _LAST)
         if not carries_usage and not ends and not self._is_chat and b'"error"' not in frame:
+            if (said := _SAID.search(frame)) is not None:
+                self._n_said += len(said[1])
             return True
         data = b"\n".join(_DATA.findall(frame))
         if data == b"[DONE]":

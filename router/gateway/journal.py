@@ -16,6 +16,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -190,7 +191,8 @@ class Journal:
     def _write(self, segment: Segment, lines: list[bytes]) -> None:
         """One transaction; when the database refuses a record for what it is, the others still go in."""
         position = segment.applied + sum(map(len, lines))
-        entries = [entry for entry in map(_read, lines) if entry is not None]
+        read = [(line, _read(line)) for line in lines]
+        entries = [entry for _, entry in read if entry is not None]
         try:
             self._store.write_all(entries, segment.path.name, position)
         except StoreAway:
@@ -204,7 +206,18 @@ class Journal:
             _logger.error("a record cannot be stored: %s", type(exc).__name__)
             self._store.write_all([], segment.path.name, position)
         segment.applied = position
+        self._set_aside([line for line, entry in read if entry is None])
         self._on_applied(entries if segment is self._segment else [])
+
+    def _set_aside(self, lines: list[bytes]) -> None:
+        """Keep what cannot be read, for a person to look at; what comes after it goes on."""
+        if not lines:
+            return
+        self.n_lost += len(lines)
+        path = self._folder / "unreadable.jsonl"
+        _logger.error("%d lines of the journal cannot be read and are kept in %s", len(lines), path)
+        with suppress(OSError), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as file:
+            file.writelines(line if line.endswith(b"\n") else line + b"\n" for line in lines)
 
     def _rotate(self) -> None:
         with self._lock:
@@ -218,6 +231,5 @@ class Journal:
 def _read(line: bytes) -> JournalEntry | None:
     try:
         return _decode(line)
-    except msgspec.MsgspecError:
-        _logger.error("a line of the journal cannot be read (%d bytes); it is skipped", len(line))
+    except (msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError):  # or it is no UTF-8
         return None

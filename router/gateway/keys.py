@@ -51,6 +51,11 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     admin: bool = False
     revoked_at: dt.datetime | None = None
 
+    @property
+    def has_budget(self) -> bool:
+        """Whether what it may spend is limited."""
+        return self.usd_a_day is not None or self.usd_a_month is not None
+
 
 class KeyFile:
     """The keys in one file. Reading is cheap enough for every request.

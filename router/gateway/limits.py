@@ -109,8 +109,8 @@ class RateLimits:
 
     trouble: str | None = None
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock  # one that is never set back, which would lock everybody out until it has caught up
         self._due: dict[str, float] = {}
 
     async def wait_s(self, key: str, a_minute: int) -> float:
@@ -163,15 +163,32 @@ class RedisRateLimits(RateLimits):
 
 
 class Budgets:
-    """What each key has spent: as the database says, for all replicas, plus what has not reached it yet.
+    """What each key has spent: as the database says, for all replicas, plus what has not reached it yet, plus what its
+    running requests are expected to cost at most.
 
-    A reply's cost is known when it ends, so requests that run at the same time can overrun a budget by their cost.
+    So one request can overrun a budget by its own cost, in each replica, and no number of concurrent ones by more.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._stored: Spent = {}
         self._pending: Spent = defaultdict(Decimal)
+        self._reserved: dict[str, Decimal] = {}
+
+    def reserve(self, key: Key, usd: Decimal) -> None:
+        """Hold back what a request may cost until `release`. Raises Refusal (429) as `check`; nothing is held then."""
+        with self._lock:
+            self._check(key)
+            self._reserved[key.id] = self._reserved.get(key.id, Decimal(0)) + usd
+
+    def release(self, key: Key, usd: Decimal) -> None:
+        """The request is over, and what it did cost has been added."""
+        with self._lock:
+            left = self._reserved[key.id] - usd
+            if left:
+                self._reserved[key.id] = left
+            else:
+                del self._reserved[key.id]
 
     def add(self, entry: JournalEntry) -> None:
         """Count a record that is in the journal now."""
@@ -191,18 +208,26 @@ class Budgets:
             self._stored = stored
 
     def check(self, key: Key) -> None:
-        """Raises Refusal (429) when the key's budget is used up."""
-        if key.usd_a_day is None and key.usd_a_month is None:
-            return
+        """Raises Refusal (429) when the key's budget is used up, or what is left of it is held for running requests."""
+        if key.has_budget:
+            with self._lock:
+                self._check(key)
+
+    def _check(self, key: Key) -> None:
         today = dt.datetime.now(dt.UTC).date()
-        with self._lock:
-            spent = [(d, u) for part in (self._stored, self._pending) for (k, d), u in part.items() if k == key.id]
+        spent = [(d, u) for part in (self._stored, self._pending) for (k, d), u in part.items() if k == key.id]
+        reserved = self._reserved.get(key.id, Decimal(0))
         day = sum((usd for at, usd in spent if at == today), Decimal(0))
         month = sum((usd for at, usd in spent if at >= today.replace(day=1)), Decimal(0))
         for what, used, limit in (("day", day, key.usd_a_day), ("month", month, key.usd_a_month)):
             if limit is not None and used >= limit:
                 message = f"the key {key.name!r} has used ${used:.4f} of the ${limit} that it may spend a {what}"
                 raise Refusal(429, "billing_error", message, final=True)
+            if limit is not None and used + reserved >= limit:
+                message = (
+                    f"the rest of the ${limit} that the key {key.name!r} may spend a {what} is held for its requests"
+                )
+                raise Refusal(429, "rate_limit_error", f"{message} that run; try again shortly", retry_after_s=1)
 
     def _move(self, entries: Sequence[JournalEntry], sign: int) -> None:
         with self._lock:

@@ -74,6 +74,9 @@ class Exchange:
             caller.stop_watching()
             if self._relay is not None:
                 self._relay.close(cut_off)
+            admitted = self._settlement.admitted
+            if admitted is not None and admitted.key is not None and admitted.reserved_usd is not None:
+                self._gateway.budgets.release(admitted.key, admitted.reserved_usd)
 
     async def _serve(self) -> None:
         admitted = await admit(self._gateway, self._serving, self._endpoint, self._caller)
@@ -129,7 +132,7 @@ class _Relay:
         self._idle_s = admitted.serving.gateway.idle_timeout_s
         self._settlement = settlement
         self._call = UpstreamCall(gateway.session, admitted.serving, caller.scope, endpoint.path, admitted.unchanged)
-        self._meter: usages.Meter | None = None
+        self._frames: Frames | None = None
 
     async def run(self) -> None:
         """Ask until there is an answer, then pass it on."""
@@ -156,8 +159,10 @@ class _Relay:
         """Let go of the provider. `cut_off` says why a reply did not come to its end, "" if it did: it is billed."""
         self._call.close()
         if cut_off and not self._settlement.is_recorded and self._call.has_answer:
-            usage = usages.UNREPORTED if self._meter is None else self._meter.usage()
-            self._settlement.record(usage, (f"{cut_off} before the end: usage is what had been reported",))
+            frames = self._frames
+            usage = usages.UNREPORTED if frames is None else frames.meter.usage()
+            n_chars = 0 if frames is None else frames.reply_chars
+            self._settlement.record(usage, (f"{cut_off} before the end",), n_chars, is_cut=True)
 
     def speaks(self) -> bool:
         """Whether the model's provider counts tokens in the caller's format."""
@@ -205,7 +210,7 @@ class _Relay:
 
     async def _stream(self, response: aiohttp.ClientResponse, frames: Frames, passed: bytes) -> None:
         """A stream, frame by frame. Its record is in the journal before the last frame leaves."""
-        self._meter = frames.meter
+        self._frames = frames
         await self._caller.begin(200, wire.headers_back(response.raw_headers) + self._settlement.headers())
         loop, idle_s = asyncio.get_running_loop(), self._idle_s
         broken: str | None = None
@@ -234,8 +239,8 @@ class _Relay:
             last = wire.error_frame(self._endpoint.api, refusal, self._settlement.request_id)
         if not self._settlement.is_recorded:
             complete = frames.is_last or (broken is None and frames.error is None)
-            notes = () if complete else ("the stream ended early: usage is what had been reported",)
-            self._settlement.record(frames.meter.usage(), notes, frames.reply_chars)
+            notes = () if complete else ("the stream ended early",)
+            self._settlement.record(frames.meter.usage(), notes, frames.reply_chars, is_cut=not complete)
         await self._caller.send(last, more=False)
         self._settlement.count(200)
 

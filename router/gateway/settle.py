@@ -6,6 +6,7 @@ import logging
 import time
 
 from router.formats.usage import located
+from router.gateway import charges
 from router.gateway.admission import Admitted, Endpoint
 from router.gateway.gateway import Gateway
 from router.gateway.store import JournalEntry
@@ -41,8 +42,13 @@ class Settlement:
         }
         return [(n, v.encode()) for n, v in values.items() if v and v.isascii() and v.isprintable()]
 
-    def record(self, usage: Usage, notes: tuple[str, ...] = (), reply_chars: int = 0) -> str | None:
-        """Account for the reply and keep the record; the cost in USD as text, None where it is unknown."""
+    def record(
+        self, usage: Usage, notes: tuple[str, ...] = (), reply_chars: int = 0, *, is_cut: bool = False
+    ) -> str | None:
+        """Account for the reply and keep the record; the cost in USD as text, None where it is unknown.
+
+        `is_cut`: it did not come to its end, so that what it reported may be too little.
+        """
         self.is_recorded = True
         if self._endpoint.counts_only or self.admitted is None:
             return None
@@ -54,9 +60,14 @@ class Settlement:
                 located(usage, self.admitted.serving.upstream_of(attempts.plan).url),
                 (*attempts.notes, *notes, f"request {self.request_id}", *whose),
                 reply_chars=reply_chars,
+                is_cut=is_cut,
             )
-            self._gateway.keep(JournalEntry(self.request_id, record, None if key is None else key.id))
+            charged = None
+            if key is not None and key.has_budget:
+                charged = charges.instead(record, attempts.plan, self.admitted.router.catalog, reply_chars)
+            self._gateway.keep(JournalEntry(self.request_id, record, None if key is None else key.id, charged))
         except Exception as exc:  # the provider has answered and will bill: the reply must reach the caller
+            self._gateway.journal.n_lost += 1
             _logger.error("no record of request %s: %s", self.request_id, type(exc).__name__)
             return None
         self._gateway.metrics.recorded(record, self.label(record.model))

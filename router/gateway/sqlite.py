@@ -46,8 +46,11 @@ class SqliteStore(Ledger):
             except BaseException:
                 self._db.execute("ROLLBACK")
                 raise
-        except sqlite3.OperationalError as exc:
-            raise StoreAway(str(exc)) from exc
+        except sqlite3.DatabaseError as exc:
+            # Locked, full, damaged or no database: the records wait in the journal. Others are of a record itself.
+            if type(exc) in (sqlite3.OperationalError, sqlite3.DatabaseError):
+                raise StoreAway(str(exc)) from exc
+            raise
 
     def position(self, journal: str) -> int:
         """See Store."""
@@ -85,5 +88,5 @@ class SqliteStore(Ledger):
     def _guarded(self, use: Callable[[], ResultT]) -> ResultT:
         try:
             return use()
-        except sqlite3.OperationalError as exc:
+        except sqlite3.DatabaseError as exc:
             raise StoreAway(str(exc)) from exc

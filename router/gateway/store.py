@@ -27,6 +27,8 @@ class JournalEntry(msgspec.Struct, frozen=True):
     request_id: str
     record: Record
     key: str | None = None
+    charged_usd: Decimal | None = None
+    """What a budget is charged where the record's cost is not known."""
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -72,6 +74,6 @@ def spent_by(entries: Sequence[JournalEntry]) -> Spent:
     """USD by key and day of some entries."""
     spent: Spent = defaultdict(Decimal)
     for entry in entries:
-        if entry.key is not None and entry.record.cost_usd:
-            spent[entry.key, entry.record.at.date()] += entry.record.cost_usd
+        if entry.key is not None and (usd := entry.record.cost_usd or entry.charged_usd):
+            spent[entry.key, entry.record.at.date()] += usd
     return spent

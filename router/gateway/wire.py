@@ -10,6 +10,11 @@ import msgspec
 
 from router.types import Api
 
+LARGE_BYTES = 1_000_000
+"""Bodies beyond are planned beside the event loop."""
+
+_MAX_PARTS = 300_000
+
 RawHeaders = list[tuple[bytes, bytes]]
 
 _HOP_BY_HOP = frozenset(
@@ -49,15 +54,26 @@ class Refusal(Exception):
 
 
 def decode(raw: bytes) -> dict[str, Any]:
-    """A request body. Raises Refusal (400) for anything but a JSON object."""
+    """A request body. Raises Refusal: 400 for anything but a JSON object, 413 for one of too many parts."""
+    if len(raw) > LARGE_BYTES:
+        _check_parts(raw)
     try:
-        body = _decode(raw)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        # msgspec takes 0.55 s for 8 MB of long fractions, the standard library 0.05; for text it is as good.
+        body = json.loads(raw) if len(raw) > LARGE_BYTES else _decode(raw)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
         body = _decode_leniently(raw)
     if not isinstance(body, dict):
         kind = type(body).__name__
         raise Refusal(400, "invalid_request_error", f"the body is a JSON {kind}, expected an object")
     return body
+
+
+def _check_parts(raw: bytes) -> None:
+    """A million empty messages take half a second to read, for which nobody else is served."""
+    n_parts = raw.count(b"{") + raw.count(b"[")
+    if n_parts > _MAX_PARTS:
+        message = f"the body has {n_parts:,} objects and lists, expected at most {_MAX_PARTS:,}: no model holds them"
+        raise Refusal(413, "request_too_large", message, final=True)
 
 
 def encode(body: Mapping[str, Any]) -> bytes:

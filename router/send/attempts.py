@@ -72,10 +72,13 @@ class Attempts:
         """The provider has answered: the model works."""
         self._router.policy.breaker.succeeded(self.plan.decision.model)
 
-    def record(self, usage: Usage, notes: tuple[str, ...] = (), reply_chars: int = 0) -> Record | None:
+    def record(
+        self, usage: Usage, notes: tuple[str, ...] = (), reply_chars: int = 0, *, is_cut: bool = False
+    ) -> Record | None:
         """Account for the reply, as `Router.record`; None, and a warning in the log, where that fails."""
         try:
-            return self._router.record(self.plan, usage, (*self.notes, *notes), reply_chars=reply_chars)
+            given = (*self.notes, *notes)
+            return self._router.record(self.plan, usage, given, reply_chars=reply_chars, is_cut=is_cut)
         except Exception as exc:  # the provider has answered and will bill: the reply must reach the caller
             _logger.warning("no record of a call to %s: %s: %s", self.plan.decision.model, type(exc).__name__, exc)
             return None

@@ -81,6 +81,7 @@ def recorded(stream_cls: Any) -> type:
     methods = {
         "__stream__": stream_async if is_async else stream,
         "close": close_async if is_async else close,
+        "__del__": lambda self: self._call.end_stream(complete=False),  # never read, and billed all the same
     }
     made: Any = new_class("RecordedStream", (stream_cls,), exec_body=lambda ns: ns.update(methods))
     return made  # type: ignore[no-any-return]

@@ -282,15 +282,15 @@ class _WrappedCall:
     def end_stream(self, complete: bool) -> None:
         """Account for a stream that has ended, or was left early. Only the first call counts."""
         if not self._finished:
-            notes = () if complete else ("the stream ended early: usage is what had been reported",)
+            notes = () if complete else ("the stream ended early",)
             if self._error:
                 notes = (f"the provider broke the stream off: {self._error}", *notes)
-            self._record(self._meter.usage(), notes, self._meter.n_chars)
+            self._record(self._meter.usage(), notes, self._meter.n_chars, is_cut=not complete)
 
-    def _record(self, usage: Usage, notes: tuple[str, ...] = (), reply_chars: int = 0) -> None:
+    def _record(self, usage: Usage, notes: tuple[str, ...] = (), reply_chars: int = 0, *, is_cut: bool = False) -> None:
         self._finished = True
         located = usages.located(usage, str(self._client.base_url))
-        record = self._attempts.record(located, notes, reply_chars)
+        record = self._attempts.record(located, notes, reply_chars, is_cut=is_cut)
         self._client.last_record = record or self._client.last_record
 
 
