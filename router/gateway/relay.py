@@ -238,7 +238,9 @@ class _Relay:
             refusal = Refusal(502, "api_error", f"the stream ended early: {broken}")
             last = wire.error_frame(self._endpoint.api, refusal, self._settlement.request_id)
         if not self._settlement.is_recorded:
-            complete = frames.is_last or (broken is None and frames.error is None)
+            # Servers of Chat Completions are known to leave without their last word, the others are cut off then.
+            whole = broken is None and frames.error is None and self._attempts.plan.api is Api.CHAT
+            complete = frames.is_last or whole
             notes = () if complete else ("the stream ended early",)
             self._settlement.record(frames.meter.usage(), notes, frames.reply_chars, is_cut=not complete)
         await self._caller.send(last, more=False)
