@@ -17,6 +17,7 @@ from router.errors import (
     TierwiseError,
 )
 from router.send.complete import Completion, ToolCall, complete, complete_async
+from router.send.records import record_of
 from router.send.wrap import wrap
 from router.settings import Settings
 from router.types import Api, Decision, Plan, Reason, Record, Tier, Usage
@@ -48,5 +49,6 @@ __all__ = [
     "__version__",
     "complete",
     "complete_async",
+    "record_of",
     "wrap",
 ]

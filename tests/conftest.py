@@ -30,7 +30,7 @@ def artifact_that_says(tier: str, folder: Path) -> Path:
     """A copy of the shipped artifact at `folder` whose thresholds send all to one tier."""
     shutil.copytree(artifact.find(), folder, ignore=shutil.ignore_patterns("training"))
     manifest = msgspec.json.decode((folder / "manifest.json").read_bytes())
-    levels = {"simple": (0, 0), "moderate": (2, 0), "complex": (2, 2)}[tier]
+    levels = {"simple": (0, 0), "moderate": (1, 0), "complex": (1, 1)}[tier]
     for point in manifest["operating_points"].values():
         point["thresholds"] = dict(zip(("simple", "moderate"), levels, strict=True))
     (folder / "manifest.json").write_bytes(msgspec.json.encode({**manifest, "name": folder.name}))

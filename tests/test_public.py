@@ -11,7 +11,8 @@ SURFACE = {
     "AUTO", "Api", "ArtifactCorrupt", "ArtifactError", "ArtifactNotFound", "CatalogError", "ClientError", "Completion",
     "Decision",
     "Ledger", "Plan", "Reason", "Record", "RequestError", "Router", "Settings", "SettingsError", "Tier",
-    "TierwiseError", "ToolCall", "Usage", "__version__", "complete", "complete_async", "wrap",
+    "TierwiseError", "ToolCall", "Usage", "__version__", "complete", "complete_async", "record_of",
+    "wrap",
 }  # fmt: skip
 
 

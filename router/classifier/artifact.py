@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from router.classifier.pointer import Pointer, read_pointer
-from router.errors import ArtifactCorrupt, ArtifactNotFound, SettingsError
+from router.errors import ArtifactCorrupt, ArtifactNotFound, SettingsError, TierwiseError
 from router.types import Tier
 
 SHIPPED = "complexity-v3"
@@ -205,12 +205,20 @@ def with_points(manifest: Manifest, points: Mapping[str, OperatingPoint]) -> Man
         missing = [tier.value for tier in manifest.tiers[:-1] if tier not in point.thresholds]
         if missing:
             raise SettingsError(f"operating point {name!r} has no threshold for {', '.join(missing)}; add it")
+        _check_thresholds(point, f"operating point {name!r}", SettingsError)
         if point.artifact not in (None, loaded):
             raise SettingsError(
                 f"operating point {name!r} was tuned for {point.artifact}, the artifact in use is {loaded}; run "
                 f"`tierwise tune --name {name}` for it, or remove the point"
             )
     return msgspec.structs.replace(manifest, operating_points={**manifest.operating_points, **points})
+
+
+def _check_thresholds(point: OperatingPoint, where: str, error: type[TierwiseError]) -> None:
+    """A NaN reaches nothing and a negative one lets everything through: neither is what anybody meant."""
+    for tier, threshold in point.thresholds.items():
+        if not 0 <= threshold <= 1:
+            raise error(f"{where}: the threshold of {tier} is {threshold}, expected 0 to 1")
 
 
 def name_of(manifest: Manifest) -> str:
@@ -239,6 +247,12 @@ def _manifest(path: Path) -> Manifest:
         missing = set(manifest.tiers[:-1]) - set(values.thresholds)
         if missing:
             raise ArtifactCorrupt(f"{path}: operating point {point!r} has no threshold for {sorted(missing)}")
+        _check_thresholds(values, f"{path}: operating point {point!r}", ArtifactCorrupt)
+    if not 0 <= manifest.max_novelty <= 1:
+        raise ArtifactCorrupt(f"{path}: max_novelty is {manifest.max_novelty}, expected 0 to 1")
+    sizes = [size for size in msgspec.structs.astuple(manifest.window) if size is not None]
+    if min(sizes) < 0:
+        raise ArtifactCorrupt(f"{path}: the window is {manifest.window}, expected no negative size")
     return manifest
 
 

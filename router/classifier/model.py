@@ -31,6 +31,9 @@ class Prediction(msgspec.Struct, frozen=True):
 _WARM_TOKENS = (16, 32, 64, 128, 256, 512, 1024)
 """Sizes of the buffers that are made at load: distinct tokens of nearly all texts, rounded up to a power of two."""
 
+_EXTERNAL = b"\x0a\x08location"
+"""How a tensor's `external_data` names its file (onnx.proto: StringStringEntryProto); none of our graphs has one."""
+
 _lock = threading.Lock()
 _shared: WeakValueDictionary[bytes, Predictor] = WeakValueDictionary()
 
@@ -119,6 +122,10 @@ class Classifier:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self._of_thread = threading.local()
+        if _EXTERNAL in artifact.model:
+            raise ArtifactCorrupt(
+                f"{artifact.path / 'model.onnx'} keeps weights in other files, which nothing vouches for"
+            )
         try:
             self._session = ort.InferenceSession(artifact.model, options, providers=["CPUExecutionProvider"])
             self._warm_up()

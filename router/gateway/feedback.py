@@ -20,6 +20,9 @@ from router.gateway.wire import Refusal
 ResultT = TypeVar("ResultT")
 
 _MAX_BYTES = 16_384
+_A_MINUTE = 30
+"""So many of each key: a person's thumbs, not a program's."""
+
 _RECORDED_WITHIN_S = 1.0
 """A record is applied to the database five times a second; who answers sooner than that is waited for."""
 
@@ -44,6 +47,10 @@ class Verdicts:
         """Serve one request. Raises Refusal."""
         key = self._gateway.admit(request.scope["headers"])
         check_content_type(request.scope["headers"])
+        wait_s = 0.0 if key is None else await self._gateway.rates.wait_s(f"feedback:{key.id}", _A_MINUTE)
+        if wait_s > 0:
+            message = f"feedback is taken {_A_MINUTE} times a minute"
+            raise Refusal(429, "rate_limit_error", message, retry_after_s=wait_s)
         given = _decoded(await self._body(request))
         try:
             served = await self._find(given, None if key is None else key.id, "" if key is None else key.name)

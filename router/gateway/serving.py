@@ -79,7 +79,10 @@ class Serving:
         ]
         try:
             state = settings.state or settings.gateway.redis_url  # replicas that share limits share conversations
-            router = Router.load(config=msgspec.structs.replace(settings, ledger=None, state=state))
+            # Whoever holds one key must not be able to say for all what serves them.
+            may_promote = settings.promote_canary and settings.gateway.access != "keys"
+            changed = {"ledger": None, "state": state, "promote_canary": may_promote}
+            router = Router.load(config=msgspec.structs.replace(settings, **changed))
         except TierwiseError as exc:
             if not problems:
                 raise

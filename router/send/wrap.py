@@ -21,10 +21,11 @@ from router.engine import Router
 from router.errors import ClientError
 from router.formats import interpreter
 from router.formats import usage as usages
+from router.send import records
 from router.send.attempts import Attempts
 from router.send.crossing import Crossing
 from router.send.streams import recorded, sleep_async
-from router.types import Api, Plan, Reach, Usage
+from router.types import Api, Plan, Reach, Record, Usage
 
 ClientT = TypeVar("ClientT")
 
@@ -40,7 +41,8 @@ _RAW_RESPONSE_HEADER = "x-stainless-raw-response"
 def wrap(client: ClientT, router: Router | None = None) -> ClientT:
     """A copy of an anthropic or openai client (sync or async) that routes `model="auto"` and accounts for every call.
 
-    `client.last_record` holds the Record of the last finished call (None before it), `client.router` the router.
+    `record_of(reply)` gives the Record of a reply. `client.last_record` is that of the call that finished last, on any
+    thread, None before it; `client.router` is the router.
     Everything else is the SDK's own: types, streaming, exceptions, `with_options`. A call that names a model is sent
     untouched and only accounted. A stream is accounted when it ends or is closed.
 
@@ -121,6 +123,7 @@ def _post(client: Any, post: Callable[..., Any], path: str, **kwargs: Any) -> An
     call.answered()
     if call.needs_reading:
         call.finish(reply.parse() if call.raw else reply)
+        call.known_by(reply)
     return reply
 
 
@@ -142,6 +145,7 @@ async def _post_async(client: Any, post: Callable[..., Any], path: str, **kwargs
     if call.needs_reading:
         parsed = reply.parse() if call.raw else reply
         call.finish(await parsed if inspect.isawaitable(parsed) else parsed)
+        call.known_by(reply)
     return reply
 
 
@@ -166,6 +170,7 @@ class _WrappedCall:
         self._parser = options.get("post_parser")
         self._attempts = attempts
         self._finished = False
+        self.record: Record | None = None
         self._error = ""
         self._meter = usages.Meter(attempts.plan.api)
         self._crossing: Crossing | None = None
@@ -258,6 +263,7 @@ class _WrappedCall:
                 keep = partial(self._client.router.keep_state, plan)
                 interpreter.remember(reply.to_dict(mode="json"), plan.api, plan.telling, keep)
         self._record(usage, reply_chars=0 if usage.reported else usages.n_chars(reply))
+        self.known_by(reply)
 
     def told(self, event: Any, request: Any) -> Iterator[Any]:
         """What the caller sees of one stream event, which is taken in; not the usage that they did not ask for."""
@@ -291,7 +297,13 @@ class _WrappedCall:
         self._finished = True
         located = usages.located(usage, str(self._client.base_url))
         record = self._attempts.record(located, notes, reply_chars, is_cut=is_cut)
+        self.record = record
         self._client.last_record = record or self._client.last_record
+
+    def known_by(self, reply: Any) -> None:
+        """Let `record_of` find the record by what the caller holds."""
+        if self.record is not None:
+            records.keep(reply, self.record)
 
 
 def _settled(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import onnx
 import pytest
 
 from router import ArtifactCorrupt, ArtifactNotFound, Router
 from router.classifier import artifact
+from router.classifier.model import Classifier
 from router.types import Tier
 
 
@@ -125,3 +129,37 @@ def test_tokenizer_of_another_graph(copy: Path) -> None:
     edit(copy, inputs=inputs)
     with pytest.raises(ArtifactCorrupt, match=r"pad_id is 7, expected \d+, the number of pieces in tokenizer.model"):
         Router.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"max_novelty": -0.1}, "max_novelty is -0.1, expected 0 to 1"),
+        ({"window": {"head_chars": -1, "tail_chars": 10}}, "no negative size"),
+        ({"operating_points": 1.5}, "the threshold of simple is 1.5, expected 0 to 1"),
+        ({"operating_points": -0.5}, "the threshold of simple is -0.5, expected 0 to 1"),
+    ],
+)
+def test_numbers_that_nobody_meant_are_refused(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    folder = shutil.copytree(artifact.find(), tmp_path / "wrong-v1")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name, value in change.items():
+        if name == "operating_points":
+            manifest[name]["economy"]["thresholds"]["simple"] = value
+        else:
+            manifest[name] = value
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactCorrupt, match=says):
+        artifact.load(folder)
+
+
+def test_weights_in_other_files_are_refused(tmp_path: Path) -> None:
+    folder = shutil.copytree(artifact.find(), tmp_path / "outside-v1")
+    graph = onnx.load(folder / "model.onnx")
+    onnx.save(graph, folder / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    data = (folder / "model.onnx").read_bytes()
+    manifest["files"]["model.onnx"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactCorrupt, match="keeps weights in other files"):
+        Classifier(artifact.load(folder))

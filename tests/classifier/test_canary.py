@@ -136,7 +136,7 @@ def test_a_canary_that_cannot_be_loaded_leaves_the_champion(
 
 def test_a_point_that_the_canary_lacks_is_the_champions(models: Path, caplog: pytest.LogCaptureFixture) -> None:
     """`tierwise tune` chose it for the champion; it says nothing of the canary."""
-    point = OperatingPoint({Tier.SIMPLE: 2, Tier.MODERATE: 2}, "t", 0, (0, 0), {}, "s", artifact="old-v1-v3")
+    point = OperatingPoint({Tier.SIMPLE: 1, Tier.MODERATE: 1}, "t", 0, (0, 0), {}, "s", artifact="old-v1-v3")
     router = Router.load(models, config=Settings(operating_points={"mine": point}, operating_point="mine"))
     assert "the canary new-v1 has no operating point mine: old-v1 takes what asks for it" in caplog.text
     asked = [router.plan({**body(f"c{n}"), "model": "auto:mine"}, Api.MESSAGES).decision for n in range(40)]

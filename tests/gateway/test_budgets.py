@@ -113,18 +113,19 @@ def test_a_stream_that_is_left_is_billed_by_what_passed(serve: Serve, path: str)
 
 
 def test_an_sdks_stream_that_nobody_reads_is_billed(upstream: Upstream) -> None:
-    client = tierwise.wrap(anthropic.Anthropic(base_url=upstream.url, api_key="any", max_retries=0))
-    stream = client.messages.create(model="auto", max_tokens=50, messages=HARD, stream=True)
-    assert client.last_record is None
-    del stream
-    gc.collect()
-    assert client.last_record is not None
-    assert client.last_record.usage.fresh_tokens > 0
-    gpt = tierwise.wrap(openai.OpenAI(base_url=f"{upstream.url}/v1", api_key="any", max_retries=0))
-    with gpt.chat.completions.create(model="auto", messages=HARD, stream=True):
-        pass
-    assert gpt.last_record is not None
-    assert gpt.last_record.usage.fresh_tokens > 0
+    with anthropic.Anthropic(base_url=upstream.url, api_key="any", max_retries=0) as plain:
+        client: Any = tierwise.wrap(plain)
+        stream = client.messages.create(model="auto", max_tokens=50, messages=HARD, stream=True)
+        assert client.last_record is None
+        stream.response.close()
+        del stream
+        gc.collect()
+        assert client.last_record.usage.fresh_tokens > 0
+    with openai.OpenAI(base_url=f"{upstream.url}/v1", api_key="any", max_retries=0) as other:
+        gpt: Any = tierwise.wrap(other)
+        with gpt.chat.completions.create(model="auto", messages=HARD, stream=True):
+            pass
+        assert gpt.last_record.usage.fresh_tokens > 0
 
 
 # ---- the journal and the files

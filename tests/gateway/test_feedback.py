@@ -212,3 +212,14 @@ def test_a_reload_remembers_conversations(serve: Serve, upstream: Upstream, mode
     held = gateway.post("/v1/messages", {**opened, "messages": turn})
     assert (held.headers["x-tierwise-tier"], held.headers["x-tierwise-reason"]) == ("complex", "held")
     assert ask(gateway, "another").headers["x-tierwise-tier"] == "simple"
+
+
+def test_one_key_says_so_much_and_promotes_nothing(serve: Serve, upstream: Upstream) -> None:
+    gateway = serve(upstream.url, access="keys", general={"promote_canary": True})
+    _, token = KeyFile(gateway.state / "keys.json").create("ci")
+    gateway.gateway.keys._checked_s = float("-inf")
+    headers = {"x-api-key": token}
+    said = [gateway.post("/v1/feedback", {"good": False, "request_id": f"r{n}"}, headers) for n in range(40)]
+    assert [reply.status_code for reply in said[:30]] == [404] * 30
+    assert {reply.status_code for reply in said[31:]} == {429}
+    assert "retry-after" in said[-1].headers
