@@ -16,6 +16,7 @@ import click
 import msgspec
 
 from router import demo as demos
+from router import explain
 from router.catalog import PROVIDERS
 from router.catalog_commands import catalog
 from router.engine import Router
@@ -83,10 +84,14 @@ cli.add_command(catalog)
 @cli.command()
 @click.argument("text", required=False)
 @click.option("--file", "file", type=click.File("rb"), help="Read the text (or, with --jsonl, the rows) from a file.")
-@click.option("--jsonl", is_flag=True, help='Rows {"id", "text"} or {"id", "messages"}, one line of JSON out for each.')
+@click.option(
+    "--jsonl", is_flag=True, help='Rows {"id", "text" or "messages", "class"}, one line of JSON out for each.'
+)
 @point_option
 @fleet_option
 @_artifact
+@click.option("--class", "traffic_class", help="The class of traffic, for an artifact that has learned some.")
+@click.option("--explain", "explains", is_flag=True, help="Say what each word adds, and what each tier would cost.")
 @json_option
 def decide(
     text: str | None,
@@ -95,6 +100,8 @@ def decide(
     operating_point: str | None,
     fleet: str | None,
     artifact: str | None,
+    traffic_class: str | None,
+    explains: bool,
     as_json: bool,
 ) -> None:
     """Which tier and model TEXT needs, and why. TEXT "-" is stdin. Nothing is sent anywhere.
@@ -103,6 +110,7 @@ def decide(
     Examples:
       tierwise decide "Translate 'good morning' into Dutch"
       tierwise decide --json --operating-point quality - < prompt.txt
+      tierwise decide --explain "Prove that sqrt(2) is irrational"
       tierwise decide --file rows.jsonl --jsonl
     """
     source = file if file is not None else sys.stdin.buffer if text == "-" else None
@@ -114,10 +122,24 @@ def decide(
     if jsonl and source is not None:
         sys.exit(_decide_rows(router, source))
     prompt = source.read().decode("utf-8", "replace") if source is not None else text or ""
-    decision, elapsed_us = _timed(router, prompt)
+    request = prompt if traffic_class is None else _of_class(prompt, traffic_class)
+    if explains:
+        found = explain.explain(router, request)
+        if as_json:
+            click.echo(json.dumps(explain.as_row(found)))
+        else:
+            _told(found.decision)
+            click.echo("\n".join(explain.lines(found)))
+        return
+    decision, elapsed_us = _timed(router, request)
     if as_json:
         click.echo(json.dumps({**_row(decision), "operating_point": decision.operating_point, "time_us": elapsed_us}))
         return
+    _told(decision)
+    click.echo(f"time        {elapsed_us:.0f} us (median of 25)")
+
+
+def _told(decision: Decision) -> None:
     click.echo(f"tier        {click.style(str(decision.tier), bold=True)}")
     click.echo(f"model       {decision.model}")
     chances = "  ".join(f"{tier.value} {q:.3f}" for tier, q in decision.p_suffices.items())
@@ -125,7 +147,10 @@ def decide(
     click.echo(f"reason      {decision.reason} (operating point {decision.operating_point})")
     for note in decision.notes:
         click.echo(f"note        {note}")
-    click.echo(f"time        {elapsed_us:.0f} us (median of 25)")
+
+
+def _of_class(text: str, traffic_class: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": text}], "router": {"traffic_class": traffic_class}}
 
 
 @cli.command()
@@ -210,7 +235,7 @@ def main() -> None:
         sys.exit(2)
 
 
-def _timed(router: Router, text: str) -> tuple[Decision, float]:
+def _timed(router: Router, text: str | dict[str, Any]) -> tuple[Decision, float]:
     """A decision and its microseconds as a running program sees them: the median of 25, caches warm."""
     times = []
     for _ in range(25):
@@ -238,13 +263,14 @@ def _decide_rows(router: Router, lines: Iterable[bytes]) -> int:
 
 
 def _request(row: dict[str, Any]) -> Any:
+    of_class = row.get("class")
     if "messages" in row:
-        return row
+        return row if of_class is None else {**row, "router": {**(row.get("router") or {}), "traffic_class": of_class}}
     if "text" not in row:
         raise RequestError(f'row has the keys {sorted(row)}, expected "text" or "messages"')
     if not isinstance(row["text"], str):
         raise RequestError(f'"text" is a {type(row["text"]).__name__}, expected a string')
-    return row["text"]
+    return row["text"] if of_class is None else _of_class(row["text"], of_class)
 
 
 def _row(decision: Decision) -> dict[str, Any]:

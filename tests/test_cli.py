@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from router import Router, Settings, Tier
+from router.classifier import artifact
+from router.explain import explain
 from router.offline import Upstream
 
 
@@ -37,6 +41,32 @@ def test_decide_json_from_stdin() -> None:
     assert code == 0
     assert (decision["tier"], decision["operating_point"]) == ("simple", "quality")
     assert decision["time_us"] > 0
+
+
+def test_decide_explains() -> None:
+    text = "Prove that sqrt(2) is irrational, then say hi"
+    code, out, _ = run("decide", "--explain", text)
+    assert code == 0
+    for said in ("thresholds  simple 0.", "harder ", "Prove -", "easier ", "hi +", "cost        simple $0."):
+        assert said in out
+    code, out, _ = run("decide", "--explain", "--json", text)
+    row = json.loads(out)
+    assert (code, row["artifact"]) == (0, artifact.SHIPPED)
+    assert [abs(word["effect"]) for word in row["words"]] == sorted(
+        (abs(w["effect"]) for w in row["words"]), reverse=True
+    )
+    assert {word["word"] for word in row["words"]} == set(text.split())
+    assert list(row["cost_usd"].values()) == sorted(row["cost_usd"].values())
+
+
+def test_an_effect_is_what_leaving_the_word_out_does() -> None:
+    router = Router.load(config=Settings())
+    found = explain(router, "Prove the theorem now")
+    with_it, without = (
+        router.decide(text).p_suffices[Tier.SIMPLE] for text in ("Prove the theorem now", " the theorem now")
+    )
+    effect = math.log(with_it / (1 - with_it)) - math.log(without / (1 - without))
+    assert next(word.effect for word in found.words if word.word == "Prove") == pytest.approx(effect, abs=1e-4)
 
 
 def test_rows_are_answered_in_order_and_bad_ones_named(tmp_path: Path) -> None:
