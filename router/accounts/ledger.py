@@ -6,9 +6,12 @@ import datetime as dt
 import json
 import sqlite3
 import threading
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from router.cache.memory import made_private
 from router.classifier.pointer import Feedback
@@ -51,6 +54,54 @@ ON CONFLICT DO UPDATE SET at = excluded.at, good = MIN(good, excluded.good)
 """
 
 
+REPORT_GROUPS = ("model", "tier", "key", "reason", "artifact", "day")
+"""What a report can have a line for."""
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """Sums over the requests of one group; `saved_usd` and `baseline_usd` over those with both costs known."""
+
+    name: str
+    n_requests: int
+    input_tokens: int
+    cache_read_tokens: int
+    output_tokens: int
+    cost_usd: Decimal
+    baseline_usd: Decimal
+    saved_usd: Decimal
+    n_unpriced: int
+    n_estimated: int
+
+    @classmethod
+    def of(cls, rows: Iterable[Totals]) -> Totals:
+        """All of them together."""
+        fields = cls.__struct_fields__[1:]
+        sums = {name: sum((getattr(row, name) for row in rows), 0) for name in fields}
+        return cls("", **{n: Decimal(v) if n.endswith("_usd") else v for n, v in sums.items()})  # type: ignore[arg-type]
+
+    @classmethod
+    def read(cls, row: Sequence[Any]) -> Totals:
+        """From a row of `report_query`."""
+        n, n_input, n_read, n_output, cost, baseline, saved, n_unpriced, n_estimated = (int(v or 0) for v in row[1:])
+        usd = [Decimal(pico) / PICO for pico in (cost, baseline, saved)]
+        return cls(str(row[0] or "-"), n, n_input, n_read, n_output, usd[0], usd[1], usd[2], n_unpriced, n_estimated)
+
+
+def report_query(table: str, by: str, day: str, mark: str) -> str:
+    """SQL for `Totals` by a group, the dearest first; `day` is how this database says a record's day (UTC)."""
+    group = day if by == "day" else by
+    both = "cost_picousd IS NOT NULL AND baseline_cost_picousd IS NOT NULL"
+    return f"""
+        SELECT {group}, COUNT(*),
+          SUM(fresh_tokens + cache_read_tokens + cache_write_short_tokens + cache_write_long_tokens),
+          SUM(cache_read_tokens), SUM(output_tokens), SUM(cost_picousd),
+          SUM(CASE WHEN {both} THEN baseline_cost_picousd END),
+          SUM(CASE WHEN {both} THEN baseline_cost_picousd - cost_picousd END),
+          SUM(CASE WHEN cost_picousd IS NULL THEN 1 ELSE 0 END), SUM(CASE WHEN usage_reported THEN 0 ELSE 1 END)
+        FROM {table} WHERE at >= {mark} GROUP BY 1 ORDER BY {"1" if by == "day" else "6 DESC, 1"}
+    """
+
+
 class Ledger:
     """The record store: SQLite, a file or in memory. No prompt and no reply is stored. Thread-safe."""
 
@@ -81,6 +132,12 @@ class Ledger:
         start = "" if since is None else since.astimezone(dt.UTC).isoformat()
         with self._lock:
             return {name: Feedback(n, n_bad) for name, n, n_bad in self._db.execute(query, (start,))}
+
+    def report(self, by: str, since: dt.datetime) -> list[Totals]:
+        """Totals by one of REPORT_GROUPS of the records from a time on."""
+        query = report_query("records", by, "substr(at, 1, 10)", "?")
+        with self._lock:
+            return [Totals.read(row) for row in self._db.execute(query, (since.astimezone(dt.UTC).isoformat(),))]
 
     def by_model(self) -> list[dict[str, Any]]:
         """Totals a tier and model: n_requests, tokens by kind, cost_usd, baseline_cost_usd, n_unpriced."""

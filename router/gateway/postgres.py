@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 import psycopg
 
-from router.accounts.ledger import PICO, columns, modifiers, picousd
+from router.accounts.ledger import PICO, Totals, columns, modifiers, picousd, report_query
 from router.classifier.pointer import Feedback
 from router.gateway.store import JournalEntry, Served, Spent, StoreAway, spent_by
 
@@ -102,6 +102,11 @@ class PostgresStore:
         query = "SELECT key, day, picousd FROM tierwise_spend WHERE day >= %s"
         rows = self._with(lambda db: db.execute(query, (since,)).fetchall())
         return {(key, day): Decimal(pico) / PICO for key, day, pico in rows}
+
+    def report(self, by: str, since: dt.datetime) -> list[Totals]:
+        """See Store."""
+        query = report_query("tierwise_records", by, "to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD')", "%s")
+        return [Totals.read(row) for row in self._with(lambda db: db.execute(query, (since,)).fetchall())]
 
     def served(self, key: str | None, *, request_id: str = "", conversation: str = "") -> Served | None:
         """See Store."""

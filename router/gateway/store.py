@@ -14,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from router.accounts.ledger import Totals
 from router.classifier.pointer import Feedback
 from router.types import Record
 
@@ -65,6 +66,9 @@ class Store(Protocol):
 
     def feedback(self, since: dt.datetime | None = None) -> dict[str, Feedback]:
         """As `Ledger.feedback`."""
+
+    def report(self, by: str, since: dt.datetime) -> list[Totals]:
+        """As `Ledger.report`."""
 
     def close(self) -> None:
         """Give the connection back."""

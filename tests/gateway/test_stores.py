@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import os
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from router.accounts.ledger import REPORT_GROUPS, Totals
 from router.cache.memory import KEEP_S, RedisMemory
 from router.classifier import pointer
 from router.classifier.pointer import Pointer
@@ -118,6 +120,13 @@ def test_replicas_share_records_and_budgets_in_postgres(serve: Serve, upstream: 
     assert [ask(first), ask(second)] == [200, 200]
     wait_for(lambda: count() == 2)
     (total,) = postgres.rows("SELECT SUM(cost_picousd) FROM tierwise_records")[0]
+    from router.gateway.postgres import PostgresStore  # psycopg is an extra
+
+    told = PostgresStore(postgres.url)
+    for by in REPORT_GROUPS:
+        sums = Totals.of(told.report(by, dt.datetime(2000, 1, 1, tzinfo=dt.UTC)))
+        assert sums.cost_usd * 10**12 == int(str(total))
+    told.close()
     assert total == sum(int(bill.usd * 10**12) for bill in upstream.bills)
     postgres.stop()
     assert [ask(first) for _ in range(3)] == [200] * 3

@@ -1,0 +1,100 @@
+"""The command report: what was spent and saved, from the records of the library or the gateway."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import sqlite3
+from typing import Any
+
+import click
+import msgspec
+
+from router import settings as settings_module
+from router.accounts.ledger import REPORT_GROUPS, Totals
+from router.errors import SettingsError
+from router.gateway.store import StoreAway
+from router.gateway.stores import open_store, sqlite_file
+from router.options_cli import config_option, json_option
+
+_SINCE = re.compile(r"(\d{1,4})([hdw])")
+_HOURS = {"h": 1, "d": 24, "w": 168}
+
+
+@click.command()
+@click.option("--since", default="30d", show_default=True, help="So many hours, days or weeks (24h, 7d, 4w), or a day.")
+@click.option(
+    "--by", type=click.Choice(list(REPORT_GROUPS)), default="model", show_default=True, help="A line for each."
+)
+@config_option
+@json_option
+def report(since: str, by: str, config: str | None, as_json: bool) -> None:
+    """What requests cost, what they would have cost on the strongest model with caching, and what was saved.
+
+    It reads the records that the settings name: the gateway's, or the library's where `ledger` is set.
+
+    \b
+    Examples:
+      tierwise report --since 7d
+      tierwise report --since 2026-11-01 --by day --json
+    """
+    start = _start(since)
+    settings = settings_module.load(config)
+    if settings.gateway.database_url is None and not sqlite_file(settings).is_file():
+        raise SettingsError(
+            f"no records: {sqlite_file(settings)} is not there; set `ledger` for the library, or run `tierwise serve`"
+        )
+    try:
+        store = open_store(settings)
+        try:
+            rows = store.report(by, start)
+        finally:
+            store.close()
+    except (StoreAway, sqlite3.Error) as exc:
+        raise SettingsError(f"the records cannot be read: {exc}") from exc
+    total = Totals.of(rows)
+    if as_json:
+        found = {"since": start, "total": _row(total), by: [{by: row.name, **_row(row)} for row in rows]}
+        click.echo(msgspec.json.encode(found))
+        return
+    _told(total, rows, by, start)
+
+
+def _start(since: str) -> dt.datetime:
+    now = dt.datetime.now(dt.UTC)
+    if (match := _SINCE.fullmatch(since)) is not None:
+        return now - dt.timedelta(hours=int(match[1]) * _HOURS[match[2]])
+    try:
+        return dt.datetime.fromisoformat(since).replace(tzinfo=dt.UTC)
+    except ValueError:
+        expected = "expected 24h, 7d, 4w or a day such as 2026-11-01"
+        raise click.BadParameter(f"{since!r}: {expected}", param_hint="--since") from None
+
+
+def _told(total: Totals, rows: list[Totals], by: str, start: dt.datetime) -> None:
+    click.echo(f"since {start:%Y-%m-%d %H:%M} UTC: {total.n_requests:,} requests")
+    if not total.n_requests:
+        return
+    click.echo(f"\n  {by:<28}{'requests':>10}{'USD':>12}{'baseline':>12}{'saved':>12}{'':>7}{'read':>7}")
+    for row in (*rows, msgspec.structs.replace(total, name="all")):
+        share = f"{row.saved_usd / row.baseline_usd:>7.0%}" if row.baseline_usd else f"{'-':>7}"
+        read = f"{row.cache_read_tokens / row.input_tokens:>7.0%}" if row.input_tokens else f"{'-':>7}"
+        click.echo(
+            f"  {row.name[:27]:<28}{row.n_requests:>10,}{row.cost_usd:>12,.4f}{row.baseline_usd:>12,.4f}"
+            f"{row.saved_usd:>12,.4f}{share}{read}"
+        )
+    click.echo(
+        "\n  baseline: the same calls on the fleet's strongest model, cached at the cheaper lifetime; read: of input"
+    )
+    click.echo("  tokens, from cache; saved: net, of the requests that were routed and whose cost is known")
+    if total.n_unpriced:
+        click.echo(
+            f"  {total.n_unpriced:,} requests have no known cost and are in no sum: `tierwise catalog show MODEL`"
+        )
+    if total.n_estimated:
+        click.echo(f"  {total.n_estimated:,} replies reported no usage: theirs is estimated")
+
+
+def _row(row: Totals) -> dict[str, Any]:
+    found = {name: value for name, value in msgspec.structs.asdict(row).items() if name != "name"}
+    return {name: float(value) if name.endswith("_usd") else value for name, value in found.items()}
