@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -27,6 +27,10 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\U00020000-\U000
 _CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _UNSPACED_FROM = "\u0e00"  # from Thai on: scripts that put no space between words, or hang endings on them
+
+
+_LEAST_INFLECTED = 3
+"""Shorter terms are taken as they are: `AI` is no verb."""
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -204,13 +208,15 @@ def _of_text(rule: Rule) -> Iterable[_Check]:
 
 
 def any_of(terms: Iterable[str]) -> Callable[[str], bool]:
-    """Whether a text holds any of the terms: whole words in scripts that have spaces, anywhere in others. In any case.
+    """Whether a text holds any of the terms: whole words in scripts that have spaces, anywhere in others. In any case,
+    and in the regular forms of English: `lease` is in "leases" and "leasing", `leases` in "lease".
 
     Raises ValueError for an empty term, which every text would hold.
     """
-    listed = [" ".join(term.lower().split()) for term in terms]
-    if not all(listed):
+    given = [" ".join(term.lower().split()) for term in terms]
+    if not all(given):
         raise ValueError("an empty term is in every text; remove it")
+    listed = list(dict.fromkeys(form for term in given for form in _forms(term)))
     phrases = any(" " in term for term in listed)
 
     def some(text: str) -> bool:
@@ -219,6 +225,26 @@ def any_of(terms: Iterable[str]) -> Callable[[str], bool]:
         return any(_holds(read, term) for term in listed)
 
     return some
+
+
+def _forms(term: str) -> Iterator[str]:
+    """The term and its regular English forms, by its last word: plural, -ed, -ing; of a plural the singular."""
+    yield term
+    if not (term.isascii() and term[-3:].isalpha() and len(term) >= _LEAST_INFLECTED):
+        return
+    stem = term[:-1]
+    if term[-1] == "y" and term[-2] not in "aeiou":
+        yield from (f"{stem}ies", f"{stem}ied", f"{term}ing")
+    elif term[-1] == "e":
+        yield from (f"{term}s", f"{term}d", f"{stem}ing")
+    elif term.endswith(("s", "x", "z", "ch", "sh")):
+        yield from (f"{term}es", f"{term}ed", f"{term}ing")
+    else:
+        yield from (f"{term}s", f"{term}ed", f"{term}ing")
+    if term.endswith("ies"):
+        yield f"{term[:-3]}y"
+    elif term[-1] == "s" and term[-2] not in "su" and len(term) > _LEAST_INFLECTED:
+        yield stem
 
 
 def _holds(text: str, term: str) -> bool:

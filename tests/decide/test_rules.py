@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from router import Api, Reason, Router, Settings, SettingsError, Tier, Usage, settings
 from router.classifier import artifact
-from router.decide.rules import Context, Rule, Rules
+from router.decide.rules import Context, Rule, Rules, any_of
 from router.types import Task, TurnState
 
 SIMPLE, MODERATE, COMPLEX = Tier
@@ -257,3 +257,24 @@ def test_a_point_of_the_settings_is_used_and_checked(tmp_path: Path) -> None:
     (tmp_path / "tierwise.toml").write_text(text.format(shipped).replace(", moderate = 1.0", ""))
     with pytest.raises(SettingsError, match="'mine' has no threshold for moderate"):
         Router.load()
+
+
+@pytest.mark.parametrize(
+    ("term", "held", "not_held"),
+    [
+        ("lease", "Compare these two leases|leasing a car|he leased it|a LEASE.", "release it|please|leash"),
+        ("leases", "a lease|two leases", "releases"),
+        ("liability", "our liabilities", "liabilit"),
+        ("tax", "taxes|taxed|taxing", "taxi|syntax"),
+        ("contract", "contracts|contracted", "contraction|subcontract"),
+        ("tax return", "her tax returns", "tax returner"),
+        ("class", "classes", "classic|clas"),
+        ("prove", "proving that|proved", "proverb|improve"),
+        ("AI", "an AI", "ais|aid"),
+        ("Vertrag", "der Vertrag", "Vertragsrecht"),
+    ],
+)
+def test_terms_match_the_regular_forms_of_english(term: str, held: str, not_held: str) -> None:
+    holds = any_of([term])
+    assert [text for text in held.split("|") if not holds(text)] == []
+    assert [text for text in not_held.split("|") if holds(text)] == []
