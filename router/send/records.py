@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import weakref
+from contextlib import suppress
 from typing import Any
 
 from router.errors import RequestError
@@ -16,9 +17,10 @@ _known: dict[int, tuple[weakref.ref[Any], Record]] = {}
 
 
 def keep(reply: Any, record: Record) -> None:
-    """Let `record_of` find the record for as long as somebody holds the reply."""
+    """Let `record_of` find the record for as long as somebody holds the reply; of a plain dict nobody can tell when."""
     key = id(reply)
-    _known[key] = weakref.ref(reply, lambda _: _known.pop(key, None)), record
+    with suppress(TypeError):
+        _known[key] = weakref.ref(reply, lambda _: _known.pop(key, None)), record
 
 
 def record_of(reply: Any) -> Record:

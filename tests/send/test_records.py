@@ -74,6 +74,9 @@ def test_every_shape_of_reply_has_one(claude: Any, upstream: Upstream) -> None:
         gpt: Any = wrap(client, Router.load(config=Settings()))
         assert record_of(gpt.chat.completions.create(model="auto", messages=EASY)).cost_usd
         assert record_of(gpt.responses.create(model="auto", input="hi")).cost_usd
+        plain = gpt.post("/chat/completions", cast_to=object, body={"model": "auto", "messages": EASY})
+        with pytest.raises(RequestError, match="no record of a dict"):
+            record_of(plain)
     with anthropic.Anthropic(base_url=upstream.url, api_key="any") as plain:
         answer = complete(Router.load(config=Settings()), "hi", clients={"anthropic": plain})
     assert record_of(answer) is answer.record
