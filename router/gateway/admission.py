@@ -35,6 +35,8 @@ class Admitted(msgspec.Struct, frozen=True):
     router: Router
     attempts: Attempts
     unchanged: bytes | None
+    is_large: bool = False
+    """Whether planning it would keep others waiting."""
     reserved_usd: Decimal | None = None
     """What is held back of the key's budget, None without one."""
 
@@ -54,11 +56,12 @@ async def admit(gateway: Gateway, serving: Serving, endpoint: Endpoint, caller: 
         asked = grants.reachable(asked, router, caller.headers, endpoint.api)
     context = Context(wire.readable(caller.headers), "" if key is None else key.name)
     planned = partial(router.plan, asked, endpoint.api, context, counts_only=endpoint.counts_only)
-    plan = await asyncio.to_thread(planned) if len(raw) > wire.LARGE_BYTES else planned()
+    is_large = len(raw) > wire.LARGE_BYTES
+    plan = await asyncio.to_thread(planned) if is_large else planned()
     attempts = Attempts(router, asked, plan, serving.gateway.max_retries, context, Reach.ANY)
     is_unchanged = plan.is_untouched and asked is body and "router" not in body
     reserved = None
     if key is not None and key.has_budget and not endpoint.counts_only:
         reserved = charges.expected(plan, router.catalog)
         gateway.budgets.reserve(key, reserved)
-    return Admitted(key, serving, router, attempts, raw if is_unchanged else None, reserved)
+    return Admitted(key, serving, router, attempts, raw if is_unchanged else None, is_large, reserved)

@@ -133,6 +133,7 @@ class _Relay:
         self._settlement = settlement
         self._call = UpstreamCall(gateway.session, admitted.serving, caller.scope, endpoint.path, admitted.unchanged)
         self._frames: Frames | None = None
+        self._is_large = admitted.is_large
 
     async def run(self) -> None:
         """Ask until there is an answer, then pass it on."""
@@ -143,7 +144,8 @@ class _Relay:
                 break
             except (UpstreamError, APIConnectionError) as error:
                 self._gateway.metrics.fault(settlement.label(attempts.plan.decision.model))
-                wait_s = attempts.again(error)
+                again = partial(attempts.again, error)  # it may plan the body anew, for another model
+                wait_s = await asyncio.to_thread(again) if self._is_large else again()
                 if wait_s is None:
                     await self._give_up(error)
                     return

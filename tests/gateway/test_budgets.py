@@ -223,6 +223,8 @@ def test_a_body_has_so_many_messages_and_parts_at_most(serve: Serve, upstream: U
         Router.load(config=Settings()).plan(many, Api.MESSAGES)
     gateway = serve(upstream.url)
     assert gateway.post("/v1/messages", many).status_code == 400
+    numbers = b'{"model": "auto", "messages": [' + b"1," * 3_100_000 + b"1]}"
+    assert gateway.post("/v1/messages", numbers).status_code == 413
     parts = b'{"model": "auto", "messages": [' + b"{}," * 400_000 + b"{}]}"
     reply = gateway.post("/v1/messages", parts)
     assert (reply.status_code, reply.json()["error"]["type"]) == (413, "request_too_large")
