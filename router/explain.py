@@ -13,6 +13,7 @@ import msgspec
 
 from router.catalog import Model
 from router.classifier.model import Predictor
+from router.decide.rules import Context
 from router.decide.task import read_task
 from router.engine import Router
 from router.types import Body, Decision, Tier
@@ -46,12 +47,14 @@ class Explanation(msgspec.Struct, frozen=True):
     costs: Mapping[Tier, Decimal | None]
 
 
-def explain(router: Router, request: str | Body, operating_point: str | None = None) -> Explanation:
+def explain(
+    router: Router, request: str | Body, operating_point: str | None = None, context: Context | None = None
+) -> Explanation:
     """Decide and say why. It takes a prediction for each different word, the first 300 of them.
 
     Raises RequestError as `Router.decide`.
     """
-    decision = router.decide(request, operating_point=operating_point)
+    decision = router.decide(request, operating_point=operating_point, context=context)
     served = router.policy.champion
     text = request if isinstance(request, str) else read_task(request).text
     of_class = next((n.removeprefix("class ").strip("'") for n in decision.notes if n.startswith("class '")), "")

@@ -13,11 +13,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from router.errors import RequestError
 from router.gateway import browsers, wire
 from router.gateway.admission import Endpoint
 from router.gateway.feedback import Verdicts
 from router.gateway.gateway import Gateway
 from router.gateway.relay import Exchange
+from router.gateway.route import decided
 from router.gateway.stores import open_store
 from router.gateway.wire import Refusal
 from router.types import Api
@@ -103,11 +105,20 @@ def _starlette(gateway: Gateway, only_post: list[str]) -> Starlette:
         except Refusal as refusal:
             return _refused(request, refusal)
 
+    async def route(request: Request) -> Response:
+        try:
+            return JSONResponse(await decided(gateway, request))
+        except Refusal as refusal:
+            return _refused(request, refusal)
+        except RequestError as exc:
+            return _refused(request, Refusal(400, "invalid_request_error", str(exc)))
+
     routes = [
         *(Route(path, _only_posted) for path in only_post),
         Route("/v1/models", models),
         Route("/v1/models/{id:path}", models),
         Route("/v1/feedback", feedback, methods=["POST"]),
+        Route("/v1/route", route, methods=["POST"]),
         Route("/api/hello", _hello, methods=["GET", "HEAD"]),
         Route("/healthz", _alive),
         Route("/readyz", ready),

@@ -290,3 +290,25 @@ def test_a_mixed_fleet_goes_where_the_callers_key_is_good(serve: Serve, upstream
     gateway = serve(upstream.url, general={"fleets": {"mixed": fleet}, "fleet": "mixed"}, access="pass-through")
     reply = gateway.post("/v1/messages", HELLO, {"x-api-key": "sk-ant-mine"})
     assert (reply.status_code, reply.headers["x-tierwise-model"]) == (200, "claude-sonnet-4-6")
+
+
+# ---- where a request would go
+
+
+def test_a_route_is_told_and_nothing_sent(serve: Serve, upstream: Upstream) -> None:
+    gateway, token = made(serve, upstream, max_tier="moderate")
+    headers = {"x-api-key": token}
+    found = gateway.post("/v1/route", {"messages": HARD}, headers).json()
+    assert (found["tier"], found["operating_point"]) == ("moderate", "balanced")
+    assert "Prove" in [word["word"] for word in found["words"][:8]]
+    assert gateway.post("/v1/route", {"input": "hi", "model": "auto:quality"}, headers).json()["tier"] == "simple"
+    for body, status in (({"messages": HARD, "model": "gpt-5.5"}, 403), ({"messages": HARD, "model": "moderate"}, 200)):
+        assert gateway.post("/v1/route", body, headers).status_code == status
+    assert gateway.post("/v1/route", {"messages": 5}, headers).status_code in (200, 400)
+    assert gateway.post("/v1/route", {"messages": HARD}).status_code == 401
+    assert upstream.requests == []
+
+
+def test_a_route_of_a_named_model_is_no_decision(gateway: Running) -> None:
+    reply = gateway.post("/v1/route", {"messages": HARD, "model": "claude-opus-4-7"})
+    assert (reply.status_code, "so nothing is decided" in reply.text) == (400, True)
