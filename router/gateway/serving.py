@@ -147,11 +147,13 @@ class Serving:
         Raises Refusal (400) where another key is: neither the caller's goes to a stranger, nor the gateway's is spent.
         """
         model, owner = self.router.catalog.find(plan.decision.model), grants.owner_of(headers, plan.asked)
-        if model is None or owner is None or (model.base_url is None and model.provider == owner):
-            return model is None or model.base_url is None
-        if grants.takes(model, owner):
+        provider, address = (_provider_of(plan.asked), None) if model is None else model.address
+        if owner is None or (address is None and provider == owner):
+            return address is None
+        if model is not None and grants.takes(model, owner):
             return False
-        message = f"{model.id} is {model.provider}'s, and the key that is passed through is {owner}'s"
+        named = plan.decision.model[:100]
+        message = f"{named!r} is {provider}'s, and the key that is passed through is {owner}'s"
         raise Refusal(400, "invalid_request_error", message)
 
     def model_names(self) -> Iterator[tuple[str, str]]:

@@ -274,6 +274,8 @@ OWN_SERVERS = {
         ("/v1/chat/completions", "gpt-5.5", "Bearer sk-ant-api-1"),
         ("/v1/chat/completions", "gpt-5.5", "Bearer AIza-1"),
         ("/v1/messages", "our-claude", "Bearer sk-ant-api-1"),
+        ("/v1/chat/completions", "a-model-of-tomorrow", "Bearer sk-ant-api-1"),
+        ("/v1/messages", "a-model-of-tomorrow", "Bearer sk-proj-1"),
     ],
 )
 def test_a_callers_key_goes_to_its_own_provider_alone(
