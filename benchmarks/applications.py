@@ -36,7 +36,7 @@ from training.build.arrays import Array, Ints
 from training.build.corpora import Outcomes
 from training.build.export import Unfolded
 from training.examine import measures
-from training.examine.gate import sha256
+from training.examine.gate_report import sha256
 from training.retrain import classes, regression
 
 MOST_PROMPTS = 1200

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterable
 from decimal import Decimal
-from importlib.metadata import entry_points
 from typing import IO, Any
 
 import click
@@ -19,6 +18,7 @@ from router import demo as demos
 from router import explain
 from router.catalog import PROVIDERS
 from router.catalog_commands import catalog
+from router.command_group import Commands
 from router.engine import Router
 from router.errors import ClientError, RequestError, TierwiseError
 from router.options_cli import fleet_option, json_option, point_option, show_progress
@@ -28,42 +28,7 @@ from router.types import Decision, Record
 _artifact = click.option("--artifact", "-a", metavar="DIR", help="Another artifact than the shipped one.")
 
 
-class _Commands(click.Group):
-    """The commands here, and those of entry points `tierwise.commands`: this package's that need an extra, and others'.
-
-    The entry points are read only for a command that is not here and for the list of commands: it takes 30 ms.
-    """
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """All names, sorted."""
-        return sorted({*self.commands, *entry_points(group="tierwise.commands").names})
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """The command of that name, None for an unknown one."""
-        if cmd_name in self.commands:
-            return self.commands[cmd_name]
-        for point in entry_points(group="tierwise.commands", name=cmd_name):
-            try:
-                command: click.Command = point.load()
-            except ImportError as exc:
-                extra = "gateway" if point.module.startswith("router.gateway") else "train"
-                return _unusable(cmd_name, f"{cmd_name} needs {exc.name or exc}; pip install 'tierwise[{extra}]'")
-            return command
-        return None
-
-
-def _unusable(name: str, why: str) -> click.Command:
-    """A command that says what it lacks, so that the others and the list of commands work without it."""
-
-    def say(arguments: tuple[str, ...]) -> None:  # noqa: ARG001
-        raise ClientError(why)
-
-    argument = click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)
-    settings_ = {"ignore_unknown_options": True, "help_option_names": []}
-    return click.Command(name, settings_, say, [argument], short_help=f"({why})", add_help_option=False)
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tierwise")
 def cli() -> None:
     """Send each LLM request to the cheapest model tier that suffices.

@@ -250,3 +250,40 @@ def test_lint_prompt_cannot_read(data: bytes | None, message: str, tmp_path: Pat
     code, _, err = run("lint-prompt", str(tmp_path / "a.json"))
     assert code == 2
     assert message in err
+
+
+WITHOUT_TRAIN = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("pandas", "sklearn", "pyarrow", "scipy", "onnx", "tomlkit", "tqdm", "cleanlab"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+from router.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (["models", "list"], 0, artifact.SHIPPED),
+        (["models", "show", artifact.SHIPPED], 0, "complexity"),
+        (["models", "rollback"], 2, "nothing to roll back to"),
+        (["models", "diff", artifact.SHIPPED, artifact.SHIPPED], 2, "pip install 'tierwise[train]'"),
+        (["retrain", "--labels", "labels.csv", "--out", "mine"], 2, "pip install 'tierwise[train]'"),
+        (["label", "labels.csv", "--out", "out.jsonl"], 2, "pip install 'tierwise[train]'"),
+        (["tune", "--labels", "labels.csv"], 2, "pip install 'tierwise[train]'"),
+    ],
+)
+def test_without_the_train_extra_a_command_works_or_names_it(
+    args: list[str], code: int, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "labels.csv").write_text("text,tier\nhi,simple\n")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TRAIN, *args], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert "Traceback" not in done.stderr
+    assert (done.returncode, said in done.stdout + done.stderr) == (code, True)

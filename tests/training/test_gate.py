@@ -10,7 +10,7 @@ import pytest
 from router import Tier
 from router.classifier import artifact
 from tests.training.test_retrain import domain, written
-from training.examine import gate, measures
+from training.examine import gate, gate_report, measures
 from training.examine.gate import HeldOut
 from training.retrain import challenger
 from training.rows.traffic import TrafficFile
@@ -26,7 +26,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, HeldOut]:
     return folder / "shop-v1", rows
 
 
-def outcome(report: gate.Report) -> dict[str, bool]:
+def outcome(report: gate_report.Report) -> dict[str, bool]:
     return {check.name: check.holds for check in report.checks}
 
 
@@ -122,11 +122,11 @@ def test_a_report_is_about_these_very_files(learnt: tuple[Path, HeldOut], tmp_pa
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     report = gate.compare(BASE, copy, rows)
-    assert gate.read_report(copy) is None
-    gate.write_report(copy, report)
-    assert gate.read_report(copy) == report
+    assert gate_report.read_report(copy) is None
+    gate_report.write_report(copy, report)
+    assert gate_report.read_report(copy) == report
     (copy / "manifest.json").write_bytes((copy / "manifest.json").read_bytes() + b"\n")
-    assert gate.read_report(copy) is None
+    assert gate_report.read_report(copy) is None
 
 
 def test_weighted_apgr_is_that_of_repeated_rows() -> None:

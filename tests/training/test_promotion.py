@@ -18,8 +18,8 @@ from router.classifier import artifact
 from router.classifier.pointer import POINTER_FILE, Feedback, Pointer, Verdict, read_pointer, verdict_of
 from tests.conftest import ROOT
 from training.commands import models as commands
-from training.examine import gate
-from training.retrain import promotion
+from training.examine import gate_report
+from training.retrain import difference, promotion
 from training.retrain.promotion import NotPromoted
 
 SHIPPED = artifact.find()
@@ -30,10 +30,10 @@ def challenger(models: Path, name: str, *, passed: bool = True) -> Path:
     shutil.copytree(SHIPPED, models / name, ignore=shutil.ignore_patterns("training"))
     manifest = msgspec.json.decode((models / name / "manifest.json").read_bytes())
     (models / name / "manifest.json").write_bytes(msgspec.json.encode({**manifest, "name": name}))
-    check = gate.Check("quality at equal cost", passed, "APGR +0.1", "not worse")
-    champion = gate.sha256(promotion.champion_of(models))
-    report = gate.Report(champion, gate.sha256(models / name), 9, {}, 0.1, (0.0, 0.2), (check,))
-    gate.write_report(models / name, report)
+    check = gate_report.Check("quality at equal cost", passed, "APGR +0.1", "not worse")
+    champion = gate_report.sha256(promotion.champion_of(models))
+    report = gate_report.Report(champion, gate_report.sha256(models / name), 9, {}, 0.1, (0.0, 0.2), (check,))
+    gate_report.write_report(models / name, report)
     return models / name
 
 
@@ -78,7 +78,7 @@ def test_what_the_gate_refused_does_not_serve(models: Path) -> None:
     challenger(models, "bad-v1", passed=False)
     with pytest.raises(NotPromoted, match="the gate refused bad-v1: quality at equal cost: APGR"):
         promotion.promote(models, "bad-v1")
-    (models / "mine-v1" / gate.FILE).unlink()
+    (models / "mine-v1" / gate_report.FILE).unlink()
     with pytest.raises(NotPromoted, match="mine-v1 has not passed the gate"):
         promotion.promote(models, "mine-v1")
     assert read_pointer(models) is None
@@ -292,5 +292,5 @@ def test_a_cascade_is_promoted_and_listed_as_any_other(tmp_path: Path) -> None:
     row = next(row for row in promotion.listed(tmp_path) if row["name"] == "mine-v1")
     assert row["bytes"] == sum(artifact.load(name).n_bytes for name in (artifact.SHIPPED, "complexity-encoder-v4"))
     assert Router.load(tmp_path).decide("what time is it").artifact == "mine-v1"
-    report = promotion.diff(tmp_path, artifact.SHIPPED, "mine-v1")
+    report = difference.diff(tmp_path, artifact.SHIPPED, "mine-v1")
     assert 0 < report["operating_points"]["balanced"]["up"] < 0.5

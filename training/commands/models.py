@@ -58,7 +58,7 @@ def list_models(models_folder: Path, as_json: bool) -> None:
 def show(name: str, models_folder: Path, as_json: bool) -> None:
     """The card of an artifact, what the gate said and, while it serves, what users say; with --json its manifest."""
     from router.classifier import artifact
-    from training.examine import gate
+    from training.examine import gate_report
     from training.retrain import promotion
 
     folder = artifact.member(models_folder, name)
@@ -67,7 +67,7 @@ def show(name: str, models_folder: Path, as_json: bool) -> None:
         return
     card = folder / "README.md"
     click.echo(card.read_text("utf-8") if card.is_file() else f"{folder} has no card")
-    if report := gate.read_report(folder):
+    if report := gate_report.read_report(folder):
         print_gate(report)
     pointer, users = _heard(models_folder)
     if name in (pointer.champion, pointer.canary) and (users or pointer.canary):
@@ -86,9 +86,9 @@ def diff(one: str, other: str, models_folder: Path, as_json: bool) -> None:
     Example:
       tierwise models diff complexity-v3 mine-v1
     """
-    from training.retrain import promotion
+    from training.retrain import difference
 
-    report = promotion.diff(models_folder, one, other)
+    report = difference.diff(models_folder, one, other)
     if as_json:
         click.echo(json.dumps(report))
         return

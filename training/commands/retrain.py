@@ -17,7 +17,7 @@ from training.commands.options import CENSORED, prompts_option, tiers_option, tr
 from training.commands.progress import ProgressBars
 
 if TYPE_CHECKING:
-    from training.examine.gate import Report
+    from training.examine.gate_report import Report
 
 
 @click.command()
@@ -62,7 +62,7 @@ def retrain(
       tierwise retrain --labels scores.parquet --tier simple=small --tier complex=large --out models/mine-v1 --promote
     """
     from router.classifier import artifact
-    from training.examine import gate
+    from training.examine import gate, gate_report
     from training.retrain import by_class, challenger, promotion
 
     started = time.monotonic()
@@ -81,7 +81,7 @@ def retrain(
         else:
             metrics, rows = challenger.learn(file, base_folder, out, cache, progress, rehearsal)
             report = gate.compare(champion, out, rows, gate.MIN_GAIN if min_gain is None else min_gain, progress)
-    gate.write_report(out, report)
+    gate_report.write_report(out, report)
     if as_json:
         checks = [{"name": c.name, "holds": c.holds, "found": c.found, "limit": c.limit} for c in report.checks]
         click.echo(json.dumps({"artifact": str(out), "passed": report.passed, "retrained": metrics, "gate": checks}))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -22,6 +21,7 @@ from training import behaviour
 from training.build import fit
 from training.build.arrays import Array, Ints
 from training.examine import measures
+from training.examine.gate_report import Check, Report, sha256
 
 MIN_GAIN = 0.05
 MIN_CLASS_GAIN = 0.01
@@ -32,9 +32,6 @@ SUITE_MARGIN = 0.05
 MAX_BYTES = 30_000_000
 MAX_P50_US, SLOWER = 300.0, 1.5
 N_TIMED = 300
-
-FILE = "gate.json"
-"""Beside the manifest: what the gate found, about which artifact, against which champion."""
 
 
 @dataclass(frozen=True)
@@ -60,37 +57,6 @@ class ByClass:
     weights: Array
     groups: Ints
     names: npt.NDArray[Any]
-
-
-class Check(msgspec.Struct, frozen=True):
-    """One question of the gate: `limit` is the condition, `found` what was measured."""
-
-    name: str
-    holds: bool
-    found: str
-    limit: str
-
-
-class Report(msgspec.Struct, frozen=True):
-    """The gate's answer. `champion` and `challenger` are SHA-256 of the manifests; `gain` is in APGR."""
-
-    champion: str
-    challenger: str
-    n_held_out: int
-    apgr: dict[str, float]
-    gain: float
-    gain_interval: tuple[float, float]
-    checks: tuple[Check, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every check holds."""
-        return all(check.holds for check in self.checks)
-
-    @property
-    def reasons(self) -> list[str]:
-        """Why not: one line for each check that does not hold."""
-        return [f"{c.name}: {c.found}; asked for {c.limit}" for c in self.checks if not c.holds]
 
 
 class _Contestant:
@@ -214,25 +180,6 @@ def compare_classes(
         interval,
         checks,
     )
-
-
-def sha256(folder: Path) -> str:
-    """What identifies an artifact: the hash of its manifest, which holds the hashes of its files."""
-    return artifact.entry((folder / "manifest.json").read_bytes()).sha256
-
-
-def write_report(folder: Path, report: Report) -> None:
-    """Keep the report beside the challenger."""
-    (folder / FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-
-
-def read_report(folder: Path) -> Report | None:
-    """The report beside an artifact, if there is one about these very files."""
-    path = folder / FILE
-    if not path.is_file():
-        return None
-    report = msgspec.json.decode(path.read_bytes(), type=Report)
-    return report if report.challenger == sha256(folder) else None
 
 
 def _learnable(manifest: Manifest) -> Check:

@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from router.classifier import artifact, model
+from router.classifier import artifact
 from router.classifier.pointer import Feedback, Pointer, Verdict, read_pointer, verdict_of, write_pointer
 from router.errors import TierwiseError
 from router.gateway.store import StoreAway
 from router.gateway.stores import open_store, sqlite_file
 from router.settings import Settings
-from router.types import Tier
-from training.build import corpora, fit
-from training.examine import gate
+from training.examine import gate_report
 
 
 class NotPromoted(TierwiseError):
@@ -131,48 +128,24 @@ def said(pointer: Pointer, users: Mapping[str, Feedback], option: str = "") -> s
     return f"{told} conversations; {why}: {f'tierwise models {command}{option}' if command else 'wait'}"
 
 
-def diff(models: Path, one: str, other: str) -> dict[str, Any]:
-    """What changes from one artifact to the other: files, thresholds, and where our own queries go at each point."""
-    folders = [artifact.member(models, name) for name in (one, other)]
-    loaded = [artifact.load(folder) for folder in folders]
-    texts = corpora.queries()["text"].tolist()
-    q = [model.of(a).predict_batch(texts).astype(np.float64) for a in loaded]
-    points = {}
-    for point in loaded[0].manifest.operating_points:
-        if point not in loaded[1].manifest.operating_points:
-            continue
-        levels = [tuple(a.manifest.operating_points[point].thresholds[t] for t in list(Tier)[:-1]) for a in loaded]
-        chosen = [fit.route(p, level) for p, level in zip(q, levels, strict=True)]
-        points[point] = {
-            "thresholds": [dict(zip(Tier, level, strict=False)) for level in levels],
-            "up": round(float(np.mean(chosen[1] > chosen[0])), 4),
-            "down": round(float(np.mean(chosen[1] < chosen[0])), 4),
-        }
-    files = sorted(
-        {name for a in loaded for name in a.manifest.files}
-        - {n for n, e in loaded[0].manifest.files.items() if loaded[1].manifest.files.get(n) == e}
-    )
-    return {"from": one, "to": other, "files_changed": files, "n_queries": len(texts), "operating_points": points}
-
-
 def _ask_gate(folder: Path, champion: Path) -> None:
     try:
-        report = gate.read_report(folder)
+        report = gate_report.read_report(folder)
     except msgspec.DecodeError as exc:
-        raise NotPromoted(f"{folder / gate.FILE}: {exc}; run `tierwise retrain` again") from exc
+        raise NotPromoted(f"{folder / gate_report.FILE}: {exc}; run `tierwise retrain` again") from exc
     again = "run `tierwise retrain` again, or promote with --force"
     if report is None:
-        raise NotPromoted(f"{folder.name} has not passed the gate: no {gate.FILE} about it; {again}")
+        raise NotPromoted(f"{folder.name} has not passed the gate: no {gate_report.FILE} about it; {again}")
     if not report.passed:
         raise NotPromoted(f"the gate refused {folder.name}: " + "; ".join(report.reasons))
-    if report.champion != gate.sha256(champion):
+    if report.champion != gate_report.sha256(champion):
         raise NotPromoted(f"the gate compared {folder.name} with another champion than {champion.name}; {again}")
 
 
 def _row(models: Path, name: str, pointer: Pointer, users: Mapping[str, Feedback]) -> dict[str, Any]:
     folder = artifact.member(models, name)
     loaded = artifact.load(folder)
-    report = gate.read_report(folder)
+    report = gate_report.read_report(folder)
     roles = {pointer.champion: "champion", pointer.canary: f"canary {pointer.share:.0%}"}
     retrained: Any = loaded.manifest.metrics.get("retrained", {})
     return {
@@ -182,7 +155,7 @@ def _row(models: Path, name: str, pointer: Pointer, users: Mapping[str, Feedback
         "gate": None if report is None else "passed" if report.passed else "refused",
         "gain": None if report is None else report.gain,
         "bytes": loaded.n_bytes,
-        "sha256": gate.sha256(folder),
+        "sha256": gate_report.sha256(folder),
         "n_judged": users.get(name, Feedback()).n,
         "n_bad": users.get(name, Feedback()).n_bad,
     }
