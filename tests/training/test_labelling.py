@@ -397,3 +397,10 @@ def test_a_model_without_prices_is_refused_before_it_is_asked() -> None:
     unpriced = msgspec.structs.replace(FLEETS["claude"].top, prices=(catalog.Price(),))
     with pytest.raises(paid_calls.CallsFailed, match=r"no price of claude-.* is known"):
         Request(unpriced, "hi", 5).most_usd(False)
+
+
+def test_a_tier_is_read_whatever_its_case_and_the_blanks_around_it(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("text,tier\nhi, simple \nprove it,COMPLEX\nsum it up,Moderate\n")
+    (batch,) = traffic.read_labels(traffic.TrafficFile(path))
+    assert batch.targets.tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0]]

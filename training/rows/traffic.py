@@ -274,17 +274,18 @@ def _targets(frame: pd.DataFrame, file: TrafficFile, numbers: npt.NDArray[np.int
         tiers = tiers_of(models, file)
         of_tier = {t: [model for model, other in tiers.items() if other is t] for t in Tier}
         return required({t: frame[names].mean(axis=1).to_numpy(float) for t, names in of_tier.items() if names})
-    wrong = ~frame["tier"].isin(list(Tier))
+    named = frame["tier"].map(lambda value: value.strip().lower() if isinstance(value, str) else value)
+    wrong = ~named.isin(list(Tier))
     if wrong.any():
         at = int(np.flatnonzero(wrong)[0])
         value = frame["tier"].tolist()[at]
-        near = get_close_matches(str(value).lower(), [tier.value for tier in Tier], n=1)
+        near = get_close_matches(str(value).strip().lower(), [tier.value for tier in Tier], n=1)
         remedy = f"did you mean {near[0]!r}?" if near else "map your labels to these names"
         raise LabelError(
             f"{file.path}: row {numbers[at]}: tier {value!r} is none of {', '.join(Tier)}; {remedy} "
             f"({int(wrong.sum())} such rows among the first {numbers[-1]})"
         )
-    return np.eye(len(Tier))[frame["tier"].map({tier.value: k for k, tier in enumerate(Tier)}).to_numpy(int)]
+    return np.eye(len(Tier))[named.map({tier.value: k for k, tier in enumerate(Tier)}).to_numpy(int)]
 
 
 def _soft_targets(frame: pd.DataFrame, path: Path, numbers: npt.NDArray[np.int_]) -> npt.NDArray[np.float64]:
