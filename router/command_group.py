@@ -9,6 +9,8 @@ import click
 
 from router.errors import ClientError
 
+_OURS = ("router", "training")
+
 
 class Commands(click.Group):
     """The commands here, and those of entry points `tierwise.commands`: this package's that need an extra, and others'.
@@ -24,29 +26,36 @@ class Commands(click.Group):
         """The command of that name, None for an unknown one."""
         if cmd_name in self.commands:
             return self.commands[cmd_name]
-        for point in entry_points(group="tierwise.commands", name=cmd_name):
-            try:
-                command: click.Command = point.load()
-            except ImportError as exc:
-                return _unusable(cmd_name, _lacks(cmd_name, point, exc))
-            return command
-        return None
+        point = _entry_point(cmd_name)
+        if point is None:
+            return None
+        try:
+            command: click.Command = point.load()
+        except ImportError as exc:
+            return _unusable(cmd_name, _lacks(point, exc))
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a library that it imports only now and that is not installed is a ClientError."""
         try:
             return super().invoke(ctx)
         except ModuleNotFoundError as exc:
-            points = entry_points(group="tierwise.commands", name=ctx.invoked_subcommand or "")
-            if not points or (exc.name or "").partition(".")[0] in ("router", "training"):
+            point = _entry_point(ctx.invoked_subcommand or "")
+            if point is None or (exc.name or "").partition(".")[0] in _OURS:
                 raise
-            point = next(iter(points))
-            raise ClientError(_lacks(point.name, point, exc)) from exc
+            raise ClientError(_lacks(point, exc)) from exc
 
 
-def _lacks(name: str, point: EntryPoint, exc: ImportError) -> str:
+def _entry_point(name: str) -> EntryPoint | None:
+    return next(iter(entry_points(group="tierwise.commands", name=name)), None)
+
+
+def _lacks(point: EntryPoint, exc: ImportError) -> str:
+    needs = f"{point.name} needs {exc.name or exc}"
+    if point.module.partition(".")[0] not in _OURS:
+        return needs
     extra = "gateway" if point.module.startswith("router.gateway") else "train"
-    return f"{name} needs {exc.name or exc}; pip install 'tierwise[{extra}]'"
+    return f"{needs}; pip install 'tierwise[{extra}]'"
 
 
 def _unusable(name: str, why: str) -> click.Command:

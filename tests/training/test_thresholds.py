@@ -212,6 +212,11 @@ def test_labels_are_read_alike_from_every_format(tmp_path: Path, name: str) -> N
     assert read.frame["language"].tolist() == ["en"] * 400
 
 
+def test_a_tier_is_read_whatever_its_case_and_the_blanks_around_it(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", text=["hi", "prove it"], tier=[" simple ", "COMPLEX"])
+    assert losses.read_losses(path, FLEET).loss.tolist() == [[0, 0, 0], [1, 1, 0]]
+
+
 def test_outcomes_are_losses_against_the_top_tier(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", text=["x", "y"], simple=[1.0, 0.2], **{"claude-opus-4-7": [0.4, 0.9]})
     assert losses.read_losses(path, FLEET).loss == pytest.approx(

@@ -274,7 +274,7 @@ def _targets(frame: pd.DataFrame, file: TrafficFile, numbers: npt.NDArray[np.int
         tiers = tiers_of(models, file)
         of_tier = {t: [model for model, other in tiers.items() if other is t] for t in Tier}
         return required({t: frame[names].mean(axis=1).to_numpy(float) for t, names in of_tier.items() if names})
-    named = frame["tier"].map(lambda value: value.strip().lower() if isinstance(value, str) else value)
+    named = tier_names(frame)
     wrong = ~named.isin(list(Tier))
     if wrong.any():
         at = int(np.flatnonzero(wrong)[0])
@@ -286,6 +286,11 @@ def _targets(frame: pd.DataFrame, file: TrafficFile, numbers: npt.NDArray[np.int
             f"({int(wrong.sum())} such rows among the first {numbers[-1]})"
         )
     return np.eye(len(Tier))[named.map({tier.value: k for k, tier in enumerate(Tier)}).to_numpy(int)]
+
+
+def tier_names(frame: pd.DataFrame) -> pd.Series:
+    """The column `tier`, whatever the case of its names and the blanks around them; other values as they are."""
+    return frame["tier"].map(lambda value: value.strip().lower() if isinstance(value, str) else value)
 
 
 def _soft_targets(frame: pd.DataFrame, path: Path, numbers: npt.NDArray[np.int_]) -> npt.NDArray[np.float64]:

@@ -15,7 +15,7 @@ from router.types import Tier
 from training.build import export, training_set
 from training.build.arrays import Array, Ints
 from training.retrain import examples
-from training.rows.traffic import LabelError
+from training.rows.traffic import LabelError, tier_names
 
 _TIERS = [tier.value for tier in Tier]
 _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
@@ -59,11 +59,12 @@ def read_losses(path: Path, fleet: Fleet) -> Losses:
         raise LabelError(f"{path}: row {int(empty.argmax()) + 1} has no text; remove it")
     texts = frame["text"].tolist()
     if "tier" in frame:
-        wrong = ~frame["tier"].isin(_TIERS)
+        named = tier_names(frame)
+        wrong = ~named.isin(_TIERS)
         if wrong.any():
             row = int(wrong.to_numpy().argmax())
             raise LabelError(f"{path}: row {row + 1} has tier {frame['tier'][row]!r}, expected {', '.join(_TIERS)}")
-        required = frame["tier"].map(_TIERS.index).to_numpy(int)
+        required = named.map(_TIERS.index).to_numpy(int)
         loss = (np.arange(len(_TIERS)) < required[:, None]).astype(float)
         return Losses(path, texts, loss, required, frame)
     if "p_required" in frame:
