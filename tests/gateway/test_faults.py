@@ -122,7 +122,7 @@ def test_headers_that_do_not_come(serve: Serve) -> None:
         started = time.monotonic()
         reply = gateway.post("/v1/messages", {**HELLO, "model": "complex"})
         assert (reply.status_code, reply.json()["error"]["type"]) == (504, "timeout_error")
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 5
         assert upstream.left.wait(2)
 
 
