@@ -23,7 +23,9 @@ def execute(cells: list[Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Run cells in a fresh kernel in `folder`, against this source tree."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.v4.new_notebook(cells=cells)
-    NotebookClient(notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(
+        notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()
     return list(notebook.cells)
 
 

@@ -18,8 +18,9 @@ from router.engine import Router
 from router.errors import RequestError
 from router.lint import findings as linter
 from router.options_cli import fleet_option, json_option, show_progress
-from router.simulate import trace as simulations
+from router.simulate import replay as simulations
 from router.simulate import workload as workloads
+from router.simulate.trace import Difficulty, read_trace
 from router.volatile import Severity
 
 
@@ -77,7 +78,7 @@ def plan(
 @click.option("--mix", default="70,20,10", show_default=True, help="Shares of requests by the tier they need.")
 @click.option(
     "--difficulty",
-    type=click.Choice(["request", "turn", "conversation"]),
+    type=click.Choice(get_args(Difficulty)),
     default="turn",
     show_default=True,
     help="How long one need for a tier lasts.",
@@ -93,7 +94,7 @@ def simulate(
     path: Path,
     fleet: str | None,
     mix: str,
-    difficulty: Any,
+    difficulty: Difficulty,
     policy: str,
     seeds: int,
     gaps: float,
@@ -120,7 +121,7 @@ def simulate(
     config = msgspec.structs.replace(config, ledger=None, state=None, fleet=fleet or config.fleet)
     if not path.is_file():
         raise click.BadParameter(f"no file {str(path)!r}", param_hint="--trace")
-    trace = simulations.read_trace(path, gaps=gaps)
+    trace = read_trace(path, gaps=gaps)
     found = simulations.replay(
         trace,
         lambda: Router.load(config=config),

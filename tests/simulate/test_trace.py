@@ -15,7 +15,8 @@ import pytest
 
 from router import Router, Settings
 from router.errors import RequestError
-from router.simulate import trace as simulate
+from router.simulate import replay as simulate
+from router.simulate import trace as traces
 from tests.conftest import ROOT
 
 BLOCK = 64
@@ -54,12 +55,12 @@ def router() -> Router:
 
 
 @pytest.fixture
-def trace(tmp_path: Path) -> simulate.Trace:
-    return simulate.read_trace(written(tmp_path / "t.parquet", rows()))
+def trace(tmp_path: Path) -> traces.Trace:
+    return traces.read_trace(written(tmp_path / "t.parquet", rows()))
 
 
 def test_a_cached_conversation_by_hand(tmp_path: Path) -> None:
-    trace = simulate.read_trace(written(tmp_path / "t.parquet", rows(1, 2)))
+    trace = traces.read_trace(written(tmp_path / "t.parquet", rows(1, 2)))
     got = simulate.replay(trace, router, mix=(0, 0, 1), policies=("top 5m",), seeds=1)["top 5m"]
     first, second = 160 * BLOCK, 180 * BLOCK
     usd = first * 6.25 + first * 0.5 + (second - first) * 6.25 + 14 * 5 + 200 * 25
@@ -73,7 +74,7 @@ def test_ours_is_never_below_and_not_worse_than_the_best_simple_policy(tmp_path:
     chance = np.random.default_rng(3)
     lengths = np.minimum(chance.geometric(0.1, 60), 24)
     table = [row for row in rows(60, 24, every_s=30.0) if row["turn"] < lengths[int(row["conversation_id"][1:])]]
-    trace = simulate.read_trace(written(tmp_path / "t.parquet", table))
+    trace = traces.read_trace(written(tmp_path / "t.parquet", table))
     got = simulate.replay(trace, router, seeds=2, difficulty="turn")
     assert set(got) == set(simulate.POLICIES)
     assert got["ours"].below_required == 0
@@ -86,9 +87,9 @@ def test_ours_is_never_below_and_not_worse_than_the_best_simple_policy(tmp_path:
 
 
 @pytest.mark.parametrize("difficulty", ["request", "turn", "conversation"])
-def test_draws(trace: simulate.Trace, difficulty: simulate.Difficulty) -> None:
-    needed = simulate.draw(trace, (50, 30, 20), difficulty, 0)
-    assert (needed == simulate.draw(trace, (50, 30, 20), difficulty, 0)).all()
+def test_draws(trace: traces.Trace, difficulty: traces.Difficulty) -> None:
+    needed = traces.draw(trace, (50, 30, 20), difficulty, 0)
+    assert (needed == traces.draw(trace, (50, 30, 20), difficulty, 0)).all()
     for c in range(12):
         mine = needed[trace.conversations == c]
         if difficulty == "conversation":
@@ -100,13 +101,13 @@ def test_draws(trace: simulate.Trace, difficulty: simulate.Difficulty) -> None:
 
 def test_gaps_are_stretched(tmp_path: Path) -> None:
     path = written(tmp_path / "t.parquet", rows(1, 2))
-    assert np.diff(simulate.read_trace(path, gaps=5).at_s) == pytest.approx([200.0])
+    assert np.diff(traces.read_trace(path, gaps=5).at_s) == pytest.approx([200.0])
 
 
 def test_what_exceeds_a_window_goes_up(tmp_path: Path) -> None:
     big = rows(1, 1)
     big[0]["input_tokens"] = 300_000  # beyond Haiku's 200,000
-    got = simulate.replay(simulate.read_trace(written(tmp_path / "t.parquet", big)), router, mix=(1, 0, 0), seeds=1)
+    got = simulate.replay(traces.read_trace(written(tmp_path / "t.parquet", big)), router, mix=(1, 0, 0), seeds=1)
     assert got["ours"].cost_ratio >= 1.0
 
 
@@ -126,13 +127,13 @@ def test_a_bad_trace_is_named(tmp_path: Path, change: Any, message: str) -> None
     if "input_tokens" not in table[3]:
         table = [{k: v for k, v in row.items() if k != "input_tokens"} for row in table]
     with pytest.raises(RequestError, match=message):
-        simulate.read_trace(written(tmp_path / "t.parquet", table))
+        traces.read_trace(written(tmp_path / "t.parquet", table))
 
 
-def test_no_parquet_and_a_wrong_mix(tmp_path: Path, trace: simulate.Trace) -> None:
+def test_no_parquet_and_a_wrong_mix(tmp_path: Path, trace: traces.Trace) -> None:
     (tmp_path / "x.parquet").write_text("no")
     with pytest.raises(RequestError, match="no Parquet file"):
-        simulate.read_trace(tmp_path / "x.parquet")
+        traces.read_trace(tmp_path / "x.parquet")
     with pytest.raises(RequestError, match="expected 3 shares"):
         simulate.replay(trace, router, mix=(70, 30))
 
