@@ -57,48 +57,59 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class _Cache:
-    """The providers' prefix caches for numbered blocks: an entry where a request's whole blocks end."""
+    """The providers' prefix caches for numbered parts: an entry where a request's head ends, and one where it ends."""
 
     def __init__(self, trace: Trace, n_models: int, lengths: Sequence[float]) -> None:
         self._trace, self._lengths = trace, lengths
         self._expires_s = np.zeros((n_models, trace.n_blocks))
         self._is_long = np.zeros((n_models, trace.n_blocks), bool)
 
-    def use(self, i: int, index: int, model: Model, ttl: Ttl, at_s: float) -> Usage:
-        """Request i on a model, written up to its last whole block for `ttl`; without one nothing is read either."""
-        trace, blocks = self._trace, self._trace.blocks[i]
+    def use(self, i: int, index: int, model: Model, head: Ttl, tail: Ttl, at_s: float) -> Usage:
+        """Request i on a model, its head written for `head`, the rest for `tail`. Nothing is read past the last of the
+        two breakpoints, and nothing written at one below the model's minimum."""
+        trace, blocks, ends = self._trace, self._trace.blocks[i], self._trace.ends[i]
         total, out = int(trace.input_tokens[i]), round(float(trace.output_tokens[i]) * self._lengths[index])
-        ends = trace.ends[i]
-        size = int(ends[-1]) if len(ends) else 0
-        if ttl is Ttl.NONE or size < model.cache_min_tokens:
+        marks = [(n, ttl) for n, ttl in ((trace.n_head(i), head), (len(blocks), tail)) if n and ttl is not Ttl.NONE]
+        marks = [(n, ttl) for n, ttl in marks if ends[n - 1] >= model.cache_min_tokens]
+        if not marks:
             return Usage(fresh_tokens=total, output_tokens=out)
-        expires_s, is_long = self._expires_s[index], self._is_long[index]
-        warm = np.flatnonzero(expires_s[blocks] > at_s)
+        expires_s = self._expires_s[index]
+        warm = np.flatnonzero(expires_s[blocks[: marks[-1][0]]] > at_s)
         n_read = int(warm[-1]) + 1 if len(warm) else 0
-        long_s = model.ttl_long_s or model.ttl_short_s
+        written = {Ttl.SHORT: 0, Ttl.LONG: 0}
+        done = int(ends[n_read - 1]) if n_read else 0
+        read = done
         if n_read:
-            hit = blocks[n_read - 1]
-            expires_s[hit] = at_s + (long_s if is_long[hit] else model.ttl_short_s)
-        if n_read < len(blocks):
-            end = blocks[-1]
-            expires_s[end] = at_s + (long_s if ttl is Ttl.LONG else model.ttl_short_s)
-            is_long[end] = ttl is Ttl.LONG
-        read = int(ends[n_read - 1]) if n_read else 0
-        written = size - read
-        free = model.prices[0].cache_write_short is None
+            self._keep(index, blocks[n_read - 1], None, at_s, model)
+        for n, ttl in marks:
+            if n > n_read:
+                self._keep(index, blocks[n - 1], ttl, at_s, model)
+                written[ttl], done = written[ttl] + int(ends[n - 1]) - done, int(ends[n - 1])
+            elif expires_s[blocks[n - 1]] > at_s:
+                self._keep(index, blocks[n - 1], None, at_s, model)
+        if model.prices[0].cache_write_short is None:
+            return Usage(fresh_tokens=total - read, cache_read_tokens=read, output_tokens=out)
         return Usage(
-            fresh_tokens=total - size + (written if free else 0),
+            fresh_tokens=total - done,
             cache_read_tokens=read,
-            cache_write_short_tokens=written if ttl is Ttl.SHORT and not free else 0,
-            cache_write_long_tokens=written if ttl is Ttl.LONG and not free else 0,
+            cache_write_short_tokens=written[Ttl.SHORT],
+            cache_write_long_tokens=written[Ttl.LONG],
             output_tokens=out,
         )
 
+    def _keep(self, index: int, block: np.int64, ttl: Ttl | None, at_s: float, model: Model) -> None:
+        """Write an entry for `ttl`, or refresh the one that is there."""
+        if ttl is not None:
+            self._is_long[index, block] = ttl is Ttl.LONG
+        long_s = model.ttl_long_s or model.ttl_short_s
+        self._expires_s[index, block] = at_s + (long_s if self._is_long[index, block] else model.ttl_short_s)
+
 
 class Tally:
-    """Costs by conversation in USD, tokens, and where requests went."""
+    """Costs by conversation in USD, tokens, and where requests went: `went` counts them by tier."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, n_tiers: int = 1) -> None:
+        self.went = np.zeros(n_tiers, int)
         self.usd = np.zeros(trace.conversations.max() + 1)
         self.tokens = self.read = self.below = self.switches = 0
         self._last: dict[int, int] = {}
@@ -110,6 +121,7 @@ class Tally:
         self.tokens += usage.input_tokens
         self.read += usage.cache_read_tokens
         self.below += went < needed
+        self.went[went] += 1
         self.switches += self._last.setdefault(conversation, went) != went
         self._last[conversation] = went
 
@@ -146,8 +158,12 @@ def replay(
             if name.startswith("top") and runs:
                 continue  # the same whatever is drawn
             items = progress(f"{name}, seed {seed + 1} of {seeds}", range(len(trace)))
-            runs.append(ours(trace, router(), needed, difficulty, lengths, items) if name == OURS else
-                        fixed(trace, models, needed, *_FIXED[name], lengths, items))  # fmt: skip
+            if name == OURS:
+                runs.append(ours(trace, router(), needed, difficulty, lengths, items))
+                continue
+            unit, ttl = _FIXED[name]
+            tiers, cached = held(trace, needed, unit, len(models)), [(ttl, ttl)] * len(trace)
+            runs.append(fixed(trace, models, tiers, cached, lengths, items, needed=needed))
     top = min(tallies[name][0].usd.sum() for name in ("top 5m", "top 1h"))
     return {name: _outcome(tallies[name], plain, top, len(trace)) for name in policies}
 
@@ -160,26 +176,40 @@ def _uncached(trace: Trace, model: Model) -> npt.NDArray[np.float64]:
     return tally.usd
 
 
+def held(trace: Trace, needed: npt.NDArray[np.int64], unit: str, n_tiers: int) -> npt.NDArray[np.int64]:
+    """The tier that each request goes to where it is chosen for each `request`, `turn` or conversation (`sticky`) by
+    what its first request needs, or is always the `top` one."""
+    if unit == "top":
+        return np.full(len(trace), n_tiers - 1)
+    if unit == "request":
+        return needed
+    went, tiers = dict[int, int](), needed.copy()
+    for i, conversation in enumerate(trace.conversations.tolist()):
+        opens = trace.new_turn is None or bool(trace.new_turn[i])
+        if conversation not in went or (unit == "turn" and opens):
+            went[conversation] = int(needed[i])
+        tiers[i] = went[conversation]
+    return tiers
+
+
 def fixed(
     trace: Trace,
     models: Sequence[Model],
-    needed: npt.NDArray[np.int64],
-    unit: str,
-    ttl: Ttl,
+    tiers: npt.NDArray[np.int64],
+    cached: Sequence[tuple[Ttl, Ttl]],
     lengths: Sequence[float],
     items: Iterable[int],
+    *,
+    needed: npt.NDArray[np.int64] | None = None,
 ) -> Tally:
-    """A policy that knows the tier needed, at every request, turn or conversation, and always caches alike."""
-    tally, cache, held = Tally(trace), _Cache(trace, len(models), lengths), dict[int, int]()
+    """Each request on the tier of `tiers`, its head and the rest cached for `cached`; larger where it does not fit."""
+    tally, cache = Tally(trace, len(models)), _Cache(trace, len(models), lengths)
     for i in items:
-        conversation, at_s = int(trace.conversations[i]), float(trace.at_s[i])
-        opens = trace.new_turn is None or bool(trace.new_turn[i])
-        if unit == "request" or conversation not in held or (unit == "turn" and opens):
-            held[conversation] = int(needed[i])
-        went = len(models) - 1 if unit == "top" else held[conversation]
-        went = next((m for m in range(went, len(models)) if _fits(trace, i, models[m])), len(models) - 1)
-        usage = cache.use(i, went, models[went], ttl, at_s)
-        tally.add(conversation, usage, usd_of(usage, models[went], at_s), went, int(needed[i]))
+        at_s = float(trace.at_s[i])
+        went = next((m for m in range(int(tiers[i]), len(models)) if _fits(trace, i, models[m])), len(models) - 1)
+        usage = cache.use(i, went, models[went], *cached[i], at_s)
+        usd = usd_of(usage, models[went], at_s)
+        tally.add(int(trace.conversations[i]), usage, usd, went, int((tiers if needed is None else needed)[i]))
     return tally
 
 
@@ -193,10 +223,10 @@ def ours(
 ) -> Tally:
     """The engine: its placing, and its accounting of what the cache then reports."""
     tiers, models = list(router.fleet.models), list(router.fleet.models.values())
-    tally, cache = Tally(trace), _Cache(trace, len(models), lengths)
+    tally, cache = Tally(trace, len(models)), _Cache(trace, len(models), lengths)
     for i in items:
         conversation, at_s = int(trace.conversations[i]), _EPOCH_S + float(trace.at_s[i])
-        prefix = Prefix(0, "", 0, trace.blocks[i].tolist(), trace.ends[i].tolist(), in_tokens=True)
+        prefix = _prefix(trace, i)
         new_turn = difficulty != "turn" or trace.new_turn is None or bool(trace.new_turn[i])
         task = Task("", TurnState.USER_TURN if new_turn else TurnState.TOOL_LOOP, 0, has_images=False, has_tools=False)
         fitting = [tier for tier, model in zip(tiers, models, strict=True) if _fits(trace, i, model)] or tiers[-1:]
@@ -208,18 +238,26 @@ def ours(
             fitting,
             lambda told=told: told,  # type: ignore[misc]
             at_s,
-            name=str(conversation),
+            name=str(conversation) if trace.named is None or trace.named[i] else "",
             label="trace",
             point=router.operating_point,
         )
         assert decision.tier is not None and route is not None
         went = tiers.index(decision.tier)
-        cache_plan = CachePlan((), "", 0, tail=route.tail)
+        cache_plan = CachePlan((), prefix.head_key, prefix.head_units, tail=route.tail)
         plan = Plan(decision, {}, Api.MESSAGES, Api.MESSAGES, cache_plan, at_s, route)
-        usage = cache.use(i, went, models[went], route.tail, at_s)
+        usage = cache.use(i, went, models[went], route.head, route.tail, at_s)
         record = router.record(plan, usage)
         tally.add(conversation, usage, record.cost_usd, went, int(needed[i]))
     return tally
+
+
+def _prefix(trace: Trace, i: int) -> Prefix:
+    """A request's prompt as the engine sees one: head and the rest apart."""
+    n, blocks, ends = trace.n_head(i), trace.blocks[i].tolist(), trace.ends[i].tolist()
+    if not n:
+        return Prefix(0, "", 0, blocks, ends, in_tokens=True)
+    return Prefix(0, f"{blocks[n - 1]:x}", ends[n - 1], blocks[n:], ends[n:], in_tokens=True)
 
 
 def _fits(trace: Trace, i: int, model: Model) -> bool:

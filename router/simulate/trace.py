@@ -22,7 +22,9 @@ class Trace(msgspec.Struct, frozen=True):
     """Requests in the order of time. `blocks[i]` numbers the parts of request i's prompt that a cache can hold, alike
     if equal, and `ends[i]` says after how many tokens each ends.
 
-    `conversations` counts from 0. `new_turn` is None where the trace does not say which requests open a user's turn.
+    `conversations` counts from 0; where `named` is False a request does not name its own, which is found by its prompt
+    as far as it can be. The first `heads[i]` parts are tools and system prompt, where the trace tells.
+    `new_turn` is None where the trace does not say which requests open a user's turn.
     """
 
     at_s: npt.NDArray[np.float64]
@@ -33,6 +35,12 @@ class Trace(msgspec.Struct, frozen=True):
     blocks: list[npt.NDArray[np.int64]]
     ends: list[npt.NDArray[np.int64]]
     n_blocks: int
+    heads: npt.NDArray[np.int64] | None = None
+    named: npt.NDArray[np.bool_] | None = None
+
+    def n_head(self, i: int) -> int:
+        """How many parts of request i's prompt are tools and system prompt; 0 where the trace does not tell."""
+        return 0 if self.heads is None else int(self.heads[i])
 
     def __len__(self) -> int:
         return len(self.at_s)

@@ -12,11 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router import Router, Settings
+from router.catalog import shipped
 from router.errors import RequestError
+from router.offline.prefixcache import PrefixCache
+from router.offline.prompt import Position
 from router.simulate import replay as simulate
 from router.simulate import trace as traces
+from router.types import Ttl
 from tests.conftest import ROOT
 
 BLOCK = 64
@@ -149,3 +155,49 @@ def test_the_command(tmp_path: Path) -> None:
         "switches",
         "interval",
     }
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(1, 2000), st.integers(0, 2), st.integers(1, 6), st.sampled_from([1, 2]), st.integers(0, 2)),
+        min_size=1,
+        max_size=25,
+    )
+)
+def test_the_cache_bills_as_the_embedded_providers_do(drawn: list[tuple[float, int, int, int, int]]) -> None:
+    """A head and a growing conversation behind it, each cached for no time, five minutes or an hour."""
+    heads, at_s, rows = [1500, 800, 4200], 0.0, []
+    for gap_s, head, n_parts, head_ttl, tail_ttl in drawn:
+        at_s += gap_s
+        # A longer lifetime must come first, which the engine sees to.
+        ttls = Ttl(max(head_ttl, tail_ttl)), Ttl(tail_ttl)
+        rows.append((at_s, head, [head, *(100 + 10 * head + part for part in range(n_parts))], ttls))
+    sizes = [np.cumsum([heads[head], *[300] * (len(parts) - 1)]) for _, head, parts, _ in rows]
+    trace = traces.Trace(
+        np.array([row[0] for row in rows]),
+        np.array([row[1] for row in rows]),
+        np.array([int(size[-1]) + 7 for size in sizes]),
+        np.full(len(rows), 5),
+        None,
+        [np.array(row[2]) for row in rows],
+        sizes,
+        200,
+        np.ones(len(rows), int),
+    )
+    model = shipped().models["claude-opus-4-7"]
+    ours, theirs = simulate._Cache(trace, 1, (1.0,)), PrefixCache()
+    for i, (at_s, head, parts, ttls) in enumerate(rows):
+        marks = {0: ttls[0], len(parts) - 1: ttls[1]} if ttls[1] else {0: ttls[0]}
+        names = {Ttl.SHORT: "5m", Ttl.LONG: "1h"}
+        positions = [
+            Position(f"{head}/{part}", int(size), "text", names.get(marks.get(at, Ttl.NONE)))
+            for at, (part, size) in enumerate(zip(parts, sizes[i], strict=True))
+        ]
+        used = theirs.use_anthropic(model.id, model.cache_min_tokens, positions, at_s)
+        theirs.begin(used)
+        got = ours.use(i, 0, model, *ttls, at_s)
+        assert (got.cache_read_tokens, got.cache_write_short_tokens, got.cache_write_long_tokens) == (
+            used.read,
+            used.write_short,
+            used.write_long,
+        )
