@@ -23,7 +23,7 @@ from router.engine import Router
 from router.errors import RequestError
 from router.types import Tier, Usage
 
-MAX_REPLAYED = 50_000
+MAX_REPLAYED = 30_000
 """Of more calls than this, conversations are drawn at random: replaying takes .3 ms a call."""
 _REPLICATES = 400
 _TOKENS_A_REQUEST = 10_000

@@ -58,6 +58,7 @@ class _Reply(msgspec.Struct):
 
     line: _Line
     at_s: float
+    given: dict[str, Any] | None
     usage: Usage
     conversation: str
     opens_turn: bool
@@ -115,7 +116,7 @@ def _heard(line: _Line, session: _Session) -> None:
         elif block.type == "text":
             said.append(block.text)
             session.pieces.append(Piece("user", len(block.text)))
-    if said and not line.is_meta and len(said) == len(blocks):
+    if said and not line.is_meta and all(block.type != "tool_result" for block in blocks):
         session.text, session.opens_turn = _ask(said) or None, True
 
 
@@ -139,6 +140,11 @@ def _replied(
     message = line.message
     assert message is not None
     _name_tools(message, session)
+    key = message.id or f"\0{len(replies)}", line.request_id
+    known = replies.get(key)
+    if known is not None and known.conversation == conversation and known.given == message.usage:
+        session.pieces, session.opens_turn = [], False  # most lines repeat the usage of the one before
+        return
     if message.model == _SYNTHETIC:
         return
     usage = read_usage({"usage": message.usage}, Api.MESSAGES) if message.usage else Usage(reported=False)
@@ -146,15 +152,13 @@ def _replied(
     if not usage.reported or at_s is None or not message.model:
         skipped["replies without usage" if not usage.reported else "replies without a time or a model"] += 1
         return
-    key = message.id or f"\0{len(replies)}", line.request_id
-    known = replies.get(key)
     if known is None and message.id and (other := by_id.get(message.id)) is not None:
         # The same reply under another request id is a copy only where one of the two is a sub-agent's line.
         found = replies[other]
         known = found if found.line.is_sidechain or line.is_sidechain else None
     if known is None:
         pieces, opens = session.pieces, session.opens_turn
-        replies[key] = _Reply(line, at_s, usage, conversation, opens, session.text, pieces)
+        replies[key] = _Reply(line, at_s, message.usage, usage, conversation, opens, session.text, pieces)
         by_id.setdefault(message.id, key)
     elif known.conversation == conversation:
         known.usage = max(known.usage, usage, key=_total)

@@ -7,6 +7,7 @@ or less was read while the cache was warm (its beginning had changed). Then it s
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -170,7 +171,7 @@ def _grown(call: Call, before: _Open | None, shared: int, head: int, numbers: di
     """The prompt of a call: the parts that it shares, and one more for what is new."""
     usage, total = call.usage, call.usage.input_tokens
     if before is not None:
-        n = sum(end <= shared + near(shared) for end in before.ends)
+        n = bisect_right(before.ends, shared + near(shared))
         parts, ends, n_head = before.parts[:n], before.ends[:n], min(before.n_head, n)
     elif head:
         # Heads of a few tokens more or less are the same: their size is rounded to 1 %.
