@@ -16,7 +16,7 @@ _STYLE = """
   --good: #4cc38a; --back: #0d1117; --panel: #161b22; } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--back); margin: 0 auto;
   padding: 2rem 1rem; max-width: 54rem; }
-h1 { font-size: 1.6rem; line-height: 1.25; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
+h1 { font-size: 1.6rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin-top: 2.5rem; } h3 { font-size: 1rem; }
 .lead { font-size: 1.1rem; } .soft { color: var(--soft); font-size: .9rem; }
 strong { color: var(--good); }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
@@ -36,6 +36,7 @@ def page(found: Audit, advice: Sequence[Change]) -> str:
     days = max((found.end - found.start).total_seconds() / 86_400, 1.0)
     a_month = (found.usd - best.usd) / days * 30
     low, high = best.interval
+    drawn = "" if found.n_read * 2 > found.n_calls else " Which calls need less is assumed here, for the log keeps no text."
     title = f"{best.saved:.0%} of ${found.usd:,.2f} could have been saved"
     if best.usd >= found.usd:
         title = f"${found.usd:,.2f} spent, and no way found to spend less"
@@ -45,7 +46,7 @@ def page(found: Audit, advice: Sequence[Change]) -> str:
             f'<p class="lead">{found.n_calls:,} calls from {found.start:%-d %B %Y} to {found.end:%-d %B %Y}. With each '
             f"call on the cheapest model that suffices and the cache planned for it, they would have cost "
             f"<strong>${best.usd:,.2f}</strong>: {low:.0%} to {high:.0%} less (95 % interval). At this pace that is "
-            f"<strong>${a_month:,.0f} a month</strong>.</p>",
+            f"<strong>${a_month:,.0f} a month</strong>.{drawn}</p>",
             "<h2>What each change alone would do</h2>",
             _levers(found),
             "<h2>What to do first</h2>",
