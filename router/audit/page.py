@@ -36,7 +36,8 @@ def page(found: Audit, advice: Sequence[Change]) -> str:
     days = max((found.end - found.start).total_seconds() / 86_400, 1.0)
     a_month = (found.usd - best.usd) / days * 30
     low, high = best.interval
-    drawn = "" if found.n_read * 2 > found.n_calls else " Which calls need less is assumed here, for the log keeps no text."
+    is_read = found.n_read * 2 > found.n_calls
+    drawn = "" if is_read else " Which calls need less is assumed here, for the log keeps no text."
     title = f"{best.saved:.0%} of ${found.usd:,.2f} could have been saved"
     if best.usd >= found.usd:
         title = f"${found.usd:,.2f} spent, and no way found to spend less"
