@@ -72,6 +72,7 @@ def patterns() -> dict[str, re.Pattern[Any]]:
     for module in modules():
         for name, value in vars(module).items():
             collect(f"{module.__name__}.{name}", value)
+    collect("router.volatile", volatile.rules())  # compiled at their first use
     for path in (ROOT / "router").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import threading
 from hashlib import sha256
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from router.classifier.artifact import Artifact, Cascade, Input, Manifest
 from router.classifier.classes import CLASSES_FILE, Classes
 from router.classifier.features import STRUCTURE, Encoder, Features, Order
 from router.errors import ArtifactCorrupt
 from router.types import Tier
+
+if TYPE_CHECKING:
+    import onnxruntime as ort  # 30 ms, which only those wait for who load an artifact
 
 
 class Prediction(msgspec.Struct, frozen=True):
@@ -118,6 +120,8 @@ class Classifier:
                 f"{where}: pad_id is {self._pad_id}, expected {self.encoder.n_pieces}, the number of pieces in "
                 "tokenizer.model; rebuild the artifact"
             )
+        import onnxruntime as ort
+
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
