@@ -21,6 +21,7 @@ from router.classifier.canary import Canary, Loaded
 from router.classifier.pointer import Verdict, conversation_key, scoped
 from router.decide.able import able_tiers
 from router.decide.breaker import Breaker
+from router.decide.mode import ON, Trial
 from router.decide.options import CallOptions, unasked
 from router.decide.rules import Context, Rules
 from router.decide.task import read_task
@@ -75,6 +76,7 @@ class Router:
         breaker: Breaker | None = None,
         clock: Callable[[], float] = time.time,
         fleet_is_default: bool = False,
+        trial: Trial = ON,
     ) -> None:
         """Use `Router.load`. `clock` returns seconds since the epoch; a simulation passes its own."""
         self.catalog = models
@@ -86,6 +88,7 @@ class Router:
         self.rules = rules or Rules()
         self.clock = clock
         self.fleet_is_default = fleet_is_default
+        self.trial = trial
         self._heard: Ledger | None = None
 
     @classmethod
@@ -123,6 +126,7 @@ class Router:
             memory=open_memory(chosen.state, keeps_reasoning=chosen.state_keeps_reasoning),
             clock=clock,
             fleet_is_default=fleet_name is None,
+            trial=Trial(chosen.mode, chosen.mode_share),
         )
 
     def with_fleet(self, name: str, *, store: Ledger | None = None, clock: Callable[[], float] | None = None) -> Router:
@@ -138,6 +142,7 @@ class Router:
             memory=self.accounts.placement.memory,
             breaker=self.policy.breaker,
             clock=clock or self.clock,
+            trial=self.trial,
         )
 
     def take_over(self, before: Router) -> None:
@@ -223,22 +228,21 @@ class Router:
         def decide() -> Decision:
             return policy.decide(task, point, served, options, rule, takers, (prefix.head_key, context.key))
 
-        route = None
         if counts_only:
             decision = policy.awake(decide(), allowed)
-        else:
-            stays = accepts.stays_on_model(body)
-            label = scoped(options.traffic_class or "", "")
-            decision, route = self.place(
-                task, prefix, allowed, decide, at_s, name=named, label=label, point=point, stays=stays
-            )
-        decision = msgspec.structs.replace(decision, artifact=served.name, conversation=key)
-        if options.dry_run and decision.tier is not None and allowed:
-            note = f"dry run: would have gone to {decision.model} ({decision.reason})"
-            decision = policy.moved(decision, list(self.fleet.models)[-1], Reason.DRY_RUN, note)
-        if counts_only:
+            decision = msgspec.structs.replace(decision, artifact=served.name, conversation=key)
             return plans.counted(decision, self.catalog.find(decision.model), asked)
-        return self._routed(decision, asked, prefix, route)
+        label, stays = scoped(options.traffic_class or "", ""), accepts.stays_on_model(body)
+        decision, route = self.place(
+            task, prefix, allowed, decide, at_s, name=named, label=label, point=point, stays=stays
+        )
+        decision = msgspec.structs.replace(decision, artifact=served.name, conversation=key)
+        routed = self._routed(decision, asked, prefix, route)
+        if decision.tier is None or not allowed or (self.trial.routes(key) and not options.dry_run):
+            return plans.tried(routed, self.trial, routed=True)
+        note = f"dry run: would have gone to {decision.model} ({decision.reason})"
+        top = policy.moved(decision, list(self.fleet.models)[-1], Reason.DRY_RUN, note)
+        return plans.tried(self._routed(top, asked, prefix, route), self.trial, routed=False, shadow=routed)
 
     def place(
         self,
@@ -371,9 +375,6 @@ class Router:
 
         `alert` is a sentence with the commonest cause where less than half of the input was read from cache in 20
         requests or more, else None. They are of this process since it began; estimated usage does not count.
-
-        >>> [signal.alert for signal in Router.load().signals()]
-        []
         """
         return self.accounts.placement.signals()
 
@@ -395,6 +396,4 @@ class Router:
             self._heard = self.accounts.store or Ledger()
         self._heard.keep_feedback(name, key, good=good)
         beside = self.policy.canary
-        if beside is None:
-            return Verdict.HOLD
-        return beside.review(self._heard.feedback(beside.pointer.since))
+        return Verdict.HOLD if beside is None else beside.review(self._heard.feedback(beside.pointer.since))

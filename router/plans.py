@@ -14,6 +14,7 @@ import msgspec
 
 from router.cache import breakpoints
 from router.catalog import Model
+from router.decide.mode import Trial
 from router.formats import accepts, states, values
 from router.formats.dependents import drop_dependents
 from router.formats.states import Recall
@@ -52,6 +53,14 @@ def named(decision: Decision, model: Model | None, asked: Asked, *, counts_only:
         return Plan(decision, said.body, said.asked, said.asked, _UNCACHED, asked.at_s, is_untouched=True)
     tail = Ttl.SHORT if said.body.get("cache_control") else Ttl.NONE
     return sent(decision, model, asked, tail=tail)
+
+
+def tried(plan: Plan, trial: Trial, *, routed: bool, shadow: Plan | None = None) -> Plan:
+    """A plan that says how it came to be acted on or not; `shadow` is what the decision would have sent."""
+    if trial.mode == "on" and shadow is None:
+        return plan
+    mode, propensity = trial.mode if trial.mode != "on" else "shadow", trial.propensity(routed=routed)
+    return msgspec.structs.replace(plan, shadow=shadow, mode=mode, propensity=propensity)
 
 
 def counted(decision: Decision, model: Model | None, asked: Asked) -> Plan:
@@ -147,7 +156,8 @@ def _fitted(
 def _asks_for_thinking(body: Body, asked: Api) -> bool:
     """Whether a caller is to see what the model thinks, and so can bring it back."""
     if asked is Api.RESPONSES:
-        return "reasoning.encrypted_content" in (body.get("include") or ())
+        included = body.get("include")
+        return isinstance(included, list | tuple) and "reasoning.encrypted_content" in included
     thinking = body.get("thinking") if asked is Api.MESSAGES else None
     return isinstance(thinking, Mapping) and thinking.get("type") in ("enabled", "adaptive")
 

@@ -13,6 +13,7 @@ import msgspec
 
 from router.catalog import TierModel
 from router.classifier.artifact import OperatingPoint
+from router.decide.mode import Mode
 from router.decide.rules import Rule, check_names
 from router.errors import SettingsError
 from router.types import Tier
@@ -85,7 +86,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models `like` one of them (`catalog.CustomModel` says what a table takes).
     `operating_points` adds those that `tierwise tune` wrote; `rules` are checked before the classifier, in order
     (router/decide/rules.py). `promote_canary` lets a canary become champion by itself once users' feedback shows that
-    it is not worse; one that is worse is rolled back in any case.
+    it is not worse; one that is worse is rolled back in any case. `mode` says whether decisions are acted on, and
+    `mode_share` for which share of the conversations in the mode "canary" (router/decide/mode.py).
     """
 
     artifact: str | None = None
@@ -95,6 +97,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state: str | None = None
     state_keeps_reasoning: bool = False
     promote_canary: bool = False
+    mode: Mode = "on"
+    mode_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
     fleets: dict[str, dict[Tier, str | TierModel]] = {}
     models: dict[str, dict[str, Any]] = {}
     operating_points: dict[str, OperatingPoint] = {}
@@ -102,7 +106,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gateway: GatewaySettings = GatewaySettings()
 
 
-_FROM_ENVIRONMENT = ("artifact", "fleet", "operating_point", "ledger", "state")
+_FROM_ENVIRONMENT = ("artifact", "fleet", "operating_point", "ledger", "state", "mode")
 
 
 def load(path: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:

@@ -282,6 +282,8 @@ class Plan(msgspec.Struct, frozen=True):
 
     `api` is the format of `body`, `asked` the caller's, in which they get the answer. `is_untouched`: `body` is the
     caller's, but for its `router` field. `hides_usage`: the stream says what it cost, and the caller did not ask it to.
+    `shadow` is what would have been sent if the decision had been acted on; None where it was. `mode` and `propensity`
+    say how it came to that (router/decide/mode.py).
     """
 
     decision: Decision
@@ -294,6 +296,9 @@ class Plan(msgspec.Struct, frozen=True):
     is_untouched: bool = False
     hides_usage: bool = False
     telling: Telling = Telling()
+    shadow: Plan | None = None
+    mode: str = "on"
+    propensity: float = 1.0
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -352,7 +357,11 @@ class Record(msgspec.Struct, frozen=True):
     `baseline_cost_usd` is what the same call adds on the fleet's top model WITH prompt caching at its better TTL;
     `saved_usd` is baseline minus cost and may be negative. Both are None for an explicit model, which Tierwise
     did not choose. `artifact` and `conversation` are the decision's: what feedback counts for. So
-    is `effort`.
+    is `effort`. `traffic_class` is a label of the caller's, or stands for tools and system prompt.
+
+    Where a decision was not acted on (`mode`), `shadow_model` is what it chose and `shadow_cost_usd` an estimate of
+    what that would have cost; `propensity` is the probability, in [0, 1], of coming to be treated so. `first_byte_ms`
+    and `total_ms` are the gateway's, in milliseconds from the request's arrival; None elsewhere.
     """
 
     at: dt.datetime
@@ -369,3 +378,10 @@ class Record(msgspec.Struct, frozen=True):
     artifact: str = ""
     conversation: str = ""
     effort: str = ""
+    traffic_class: str = ""
+    mode: str = "on"
+    propensity: float = 1.0
+    shadow_model: str = ""
+    shadow_cost_usd: Decimal | None = None
+    first_byte_ms: float | None = None
+    total_ms: float | None = None

@@ -43,23 +43,45 @@ _ADDED = {
     "request_id": "TEXT",
     "key": "TEXT",
     "modifiers": "TEXT NOT NULL DEFAULT '{}'",
+    "class": "TEXT NOT NULL DEFAULT ''",
+    "mode": "TEXT NOT NULL DEFAULT 'on'",
+    "propensity": "REAL NOT NULL DEFAULT 1.0",
+    "shadow_model": "TEXT NOT NULL DEFAULT ''",
+    "shadow_cost_picousd": "INTEGER",
+    "first_byte_ms": "REAL",
+    "total_ms": "REAL",
 }
 _INDEXES = """
 CREATE INDEX IF NOT EXISTS records_conversation ON records (conversation) WHERE conversation != '';
 CREATE INDEX IF NOT EXISTS records_request_id ON records (request_id) WHERE request_id IS NOT NULL;
 """
+COLUMNS = (
+    *("tier", "model", "reason", "p_suffices", *COUNTS, "usage_reported", "cost_picousd"),
+    *("baseline_model", "baseline_cost_picousd", "notes", "artifact", "conversation"),
+)
+"""What `columns` gives, in its order."""
+
+LATER_COLUMNS = ("class", "mode", "propensity", "shadow_model", "shadow_cost_picousd", "first_byte_ms", "total_ms")
+"""What `later_columns` gives."""
+
+_WRITTEN = ("at", *COLUMNS, "request_id", "key", "modifiers", *LATER_COLUMNS)
+_INSERT = f"INSERT INTO records ({', '.join(_WRITTEN)}) VALUES ({', '.join('?' * len(_WRITTEN))})"
 _KEEP_FEEDBACK = """
 INSERT INTO feedback VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET at = excluded.at, good = MIN(good, excluded.good)
 """
 
 
-REPORT_GROUPS = ("model", "tier", "key", "reason", "artifact", "day")
+REPORT_GROUPS = ("model", "tier", "key", "class", "mode", "reason", "artifact", "day")
 """What a report can have a line for."""
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """Sums over the requests of one group; `saved_usd` and `baseline_usd` over those with both costs known."""
+    """Sums over the requests of one group; `saved_usd` and `baseline_usd` over those with both costs known.
+
+    `n_shadow` requests were decided and not routed; `shadow_usd` is what they would have cost, `shadowed_usd` what they
+    did, over those with both known.
+    """
 
     name: str
     n_requests: int
@@ -71,6 +93,9 @@ class Totals(msgspec.Struct, frozen=True):
     saved_usd: Decimal
     n_unpriced: int
     n_estimated: int
+    n_shadow: int = 0
+    shadow_usd: Decimal = Decimal(0)
+    shadowed_usd: Decimal = Decimal(0)
 
     @classmethod
     def of(cls, rows: Iterable[Totals]) -> Totals:
@@ -82,24 +107,35 @@ class Totals(msgspec.Struct, frozen=True):
     @classmethod
     def read(cls, row: Sequence[Any]) -> Totals:
         """From a row of `report_query`."""
-        n, n_input, n_read, n_output, cost, baseline, saved, n_unpriced, n_estimated = (int(v or 0) for v in row[1:])
-        usd = [Decimal(pico) / PICO for pico in (cost, baseline, saved)]
-        return cls(str(row[0] or "-"), n, n_input, n_read, n_output, usd[0], usd[1], usd[2], n_unpriced, n_estimated)
+        numbers = [int(value or 0) for value in row[1:]]
+        names = cls.__struct_fields__[1:]
+        usd = {name: Decimal(n) / PICO if name.endswith("_usd") else n for name, n in zip(names, numbers, strict=True)}
+        return cls(str(row[0] or "-"), **usd)  # type: ignore[arg-type]
 
 
 def report_query(table: str, by: str, day: str, mark: str) -> str:
     """SQL for `Totals` by a group, the dearest first; `day` is how this database says a record's day (UTC)."""
     group = day if by == "day" else by
     both = "cost_picousd IS NOT NULL AND baseline_cost_picousd IS NOT NULL"
+    shadow = "cost_picousd IS NOT NULL AND shadow_cost_picousd IS NOT NULL"
     return f"""
         SELECT {group}, COUNT(*),
           SUM(fresh_tokens + cache_read_tokens + cache_write_short_tokens + cache_write_long_tokens),
           SUM(cache_read_tokens), SUM(output_tokens), SUM(cost_picousd),
           SUM(CASE WHEN {both} THEN baseline_cost_picousd END),
           SUM(CASE WHEN {both} THEN baseline_cost_picousd - cost_picousd END),
-          SUM(CASE WHEN cost_picousd IS NULL THEN 1 ELSE 0 END), SUM(CASE WHEN usage_reported THEN 0 ELSE 1 END)
+          SUM(CASE WHEN cost_picousd IS NULL THEN 1 ELSE 0 END), SUM(CASE WHEN usage_reported THEN 0 ELSE 1 END),
+          SUM(CASE WHEN shadow_model != '' THEN 1 ELSE 0 END),
+          SUM(CASE WHEN {shadow} THEN shadow_cost_picousd END), SUM(CASE WHEN {shadow} THEN cost_picousd END)
         FROM {table} WHERE at >= {mark} GROUP BY 1 ORDER BY {"1" if by == "day" else "6 DESC, 1"}
     """
+
+
+def rows_query(table: str, mark: str, model: str | None, key: str | None) -> tuple[str, list[str]]:
+    """SQL for the newest records, and the values that follow the time in it."""
+    given = {name: value for name, value in (("model", model), ("key", key)) if value is not None}
+    bounds = "".join(f" AND {name} = {mark}" for name in given)
+    return f"SELECT * FROM {table} WHERE at >= {mark}{bounds} ORDER BY id DESC LIMIT {mark}", list(given.values())
 
 
 class Ledger:
@@ -116,9 +152,10 @@ class Ledger:
 
     def write(self, record: Record, request_id: str | None = None, key: str | None = None) -> None:
         """Append one record; a gateway names the request and whose key it came with."""
-        row = (record.at.isoformat(), *columns(record), request_id, key, modifiers(record.usage, record.effort))
+        beside = modifiers(record.usage, record.effort)
+        row = (record.at.isoformat(), *columns(record), request_id, key, beside, *later_columns(record))
         with self._lock:
-            self._db.execute(f"INSERT INTO records VALUES (NULL{', ?' * len(row)})", row)
+            self._db.execute(_INSERT, row)
 
     def keep_feedback(self, artifact: str, conversation: str, *, good: bool) -> None:
         """Count a conversation for the artifact that served it: once, and as bad after one bad word."""
@@ -138,6 +175,16 @@ class Ledger:
         query = report_query("records", by, "substr(at, 1, 10)", "?")
         with self._lock:
             return [Totals.read(row) for row in self._db.execute(query, (since.astimezone(dt.UTC).isoformat(),))]
+
+    def rows(
+        self, since: dt.datetime, *, model: str | None = None, key: str | None = None, limit: int = 1000
+    ) -> list[dict[str, Any]]:
+        """The newest records from a time on, as they are kept, the newest first."""
+        query, values = rows_query("records", "?", model, key)
+        with self._lock:
+            cursor = self._db.execute(query, (since.astimezone(dt.UTC).isoformat(), *values, limit))
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
 
     def by_model(self) -> list[dict[str, Any]]:
         """Totals a tier and model: n_requests, tokens by kind, cost_usd, baseline_cost_usd, n_unpriced."""
@@ -187,7 +234,7 @@ class Ledger:
 
 
 def columns(record: Record) -> tuple[Any, ...]:
-    """A record as the databases keep it, but for its time: the columns from `tier` to `conversation`."""
+    """A record as the databases keep it: COLUMNS."""
     usage = record.usage
     return (
         record.tier,
@@ -206,6 +253,19 @@ def columns(record: Record) -> tuple[Any, ...]:
         json.dumps(record.notes),
         record.artifact,
         record.conversation,
+    )
+
+
+def later_columns(record: Record) -> tuple[Any, ...]:
+    """The rest of a record: LATER_COLUMNS."""
+    return (
+        record.traffic_class,
+        record.mode,
+        record.propensity,
+        record.shadow_model,
+        picousd(record.shadow_cost_usd),
+        record.first_byte_ms,
+        record.total_ms,
     )
 
 

@@ -14,7 +14,7 @@ from router.cache import breakpoints
 from router.cache.placement import Placement
 from router.catalog import COMPATIBLE, Catalog, Fleet, Model
 from router.prices import Dimension, is_plain
-from router.types import Api, Plan, Reason, Record, Usage
+from router.types import Api, Plan, Reason, Record, Ttl, Usage
 
 ESTIMATED = "usage estimated: the reply reported none"
 """The note in a record whose counts and cost are estimates."""
@@ -50,6 +50,33 @@ class Accounts:
         is_cut: bool = False,
     ) -> Record:
         """`Router.record`."""
+        record = self._record(plan, usage, notes, reply_chars, is_cut)
+        if plan.shadow is not None:
+            record = self._with_shadow(record, plan.shadow)
+        if self.store is not None:
+            self.store.write(record)
+        return record
+
+    def _with_shadow(self, record: Record, shadow: Plan) -> Record:
+        """The record of what was sent, with what the decision would have cost, whose caches are remembered."""
+        decision, usage = shadow.decision, record.usage
+        model = self.catalog.find(decision.model)
+        cost = None
+        if usage.is_known and model is not None:
+            cost = self._record(shadow, shadow_usage(usage, shadow, model)).cost_usd
+        return msgspec.structs.replace(
+            record,
+            p_suffices=decision.p_suffices,
+            artifact=decision.artifact,
+            conversation=decision.conversation,
+            shadow_model=decision.model,
+            shadow_cost_usd=cost,
+            traffic_class=_class_of(shadow),
+        )
+
+    def _record(
+        self, plan: Plan, usage: Usage, notes: tuple[str, ...] = (), reply_chars: int = 0, is_cut: bool = False
+    ) -> Record:
         decision = plan.decision
         model = self.catalog.find(decision.model)
         if not usage.reported and (reply_chars or is_cut):
@@ -64,10 +91,10 @@ class Accounts:
         billed = bill(usage, model, at.date(), self.catalog.find)
         usd = billed.usd
         baseline_usd = None
-        if decision.reason is not Reason.EXPLICIT_MODEL:
+        if decision.reason is not Reason.EXPLICIT_MODEL and plan.shadow is None:
             baseline_usd = self._baseline(plan, usage, model)
             self.placement.remember(plan, usage)
-        record = Record(
+        return Record(
             at=at,
             tier=decision.tier,
             model=decision.model,
@@ -82,10 +109,10 @@ class Accounts:
             artifact=decision.artifact,
             conversation=decision.conversation,
             effort=decision.effort,
+            traffic_class=_class_of(plan),
+            mode=plan.mode,
+            propensity=plan.propensity,
         )
-        if self.store is not None:
-            self.store.write(record)
-        return record
 
     def _estimated(self, plan: Plan, reply_chars: int, usage: Usage) -> Usage:
         """Usage by the length of body and reply; all input as fresh, for nothing says that any was read from a cache.
@@ -123,6 +150,40 @@ class Accounts:
             answered=answered,
             find=self.catalog.find,
         )
+
+
+def _class_of(plan: Plan) -> str:
+    return plan.route.classes[0] if plan.route is not None and plan.route.classes else ""
+
+
+def shadow_usage(usage: Usage, shadow: Plan, model: Model) -> Usage:
+    """What a reply's usage would have been if `shadow` had been sent: as much to read and to write, and cached as it
+    says, with what was believed warm. An estimate: tokens count the same on each model, and each writes as much."""
+    route, total = shadow.route, usage.input_tokens
+    plain = Usage(fresh_tokens=total, output_tokens=usage.output_tokens)
+    if route is None or not route.prefix.size:
+        return plain
+    prefix, rate = route.prefix, total / route.prefix.size
+    head = int(prefix.head_units * rate) if route.head else 0
+    end = total if route.tail else head
+    if end < model.cache_min_tokens:
+        return plain
+    read = min(int(route.expected_units * rate), end)
+    if model.prices[0].cache_write_short is None:
+        return msgspec.structs.replace(plain, fresh_tokens=total - read, cache_read_tokens=read)
+    in_head = max(head - read, 0)
+    written = {Ttl.SHORT: 0, Ttl.LONG: 0}
+    if in_head:
+        written[route.head] += in_head
+    if route.tail:
+        written[route.tail] += end - max(read, head)
+    return msgspec.structs.replace(
+        plain,
+        fresh_tokens=total - end,
+        cache_read_tokens=read,
+        cache_write_short_tokens=written[Ttl.SHORT],
+        cache_write_long_tokens=written[Ttl.LONG],
+    )
 
 
 def _as_asked(usage: Usage, plan: Plan, model: Model | None) -> Usage:

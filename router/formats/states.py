@@ -335,7 +335,7 @@ def _restored_chat(message: Any, n_before: int, model: Model, recall: Recall, wi
     if model.provider in ("openai", "gemini"):  # which take no field that they do not know
         for name in (*REASONING, "reasoning_details"):
             sent.pop(name, None)
-    if calls:
+    if isinstance(calls, list | tuple) and calls:
         extras = {} if state is None else state.calls
         sent["tool_calls"] = [_restored_call(call, extras, model) for call in calls]
         if (found := _GEMINI.match(model.id)) and int(found[1]) >= 3 and model.provider == "gemini":

@@ -14,7 +14,7 @@ thought_signature" (Gemini, https://ai.google.dev/gemini-api/docs/thought-signat
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -335,8 +335,10 @@ class _Fitting:
                 self.notes.append(f"{name} sent as its digest: the provider takes {length} characters")
 
 
-def _each(given: Sequence[Any], change: Callable[[Any], Any]) -> Any:
-    """The list with each item changed, without those that become None; the list itself where nothing changes."""
+def _each(given: Any, change: Callable[[Any], Any]) -> Any:
+    """The list with each item changed, without those that become None; itself where nothing changes, or it is none."""
+    if not isinstance(given, list | tuple):
+        return given
     changed = [change(item) for item in given]
     if all(map(_is_same, changed, given)):
         return given

@@ -8,6 +8,7 @@ from functools import partial
 
 import msgspec
 
+from router import plans
 from router.decide.rules import Context
 from router.engine import Router
 from router.gateway import charges, grants, wire
@@ -16,7 +17,7 @@ from router.gateway.gateway import Gateway
 from router.gateway.keys import Key
 from router.gateway.serving import Serving
 from router.send.attempts import Attempts
-from router.types import Api, Reach
+from router.types import Api, Reach, Reason
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -58,6 +59,14 @@ async def admit(gateway: Gateway, serving: Serving, endpoint: Endpoint, caller: 
     planned = partial(router.plan, asked, endpoint.api, context, counts_only=endpoint.counts_only)
     is_large = len(raw) > wire.LARGE_BYTES
     plan = await asyncio.to_thread(planned) if is_large else planned()
+    trial = serving.trial(key, context.headers)
+    if trial.mode != "on" and not endpoint.counts_only and plan.decision.reason is not Reason.EXPLICIT_MODEL:
+        if trial.routes(plan.decision.conversation):
+            plan = plans.tried(plan, trial, routed=True)
+        else:
+            asked = grants.within(serving.as_named(body, router), router, key)
+            shown = router.plan(asked, endpoint.api, context)
+            plan = plans.tried(shown, trial, routed=False, shadow=plan)
     attempts = Attempts(router, asked, plan, serving.gateway.max_retries, context, Reach.ANY)
     is_unchanged = plan.is_untouched and asked is body and "router" not in body
     reserved = None

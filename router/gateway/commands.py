@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import msgspec
 
 from router import settings as settings_module
+from router.decide.mode import Mode
 from router.errors import SettingsError
 from router.gateway import doctor as doctors
 from router.gateway import server
@@ -88,6 +89,7 @@ def keys() -> None:
 )
 @click.option("--max-tier", type=click.Choice(list(Tier)), help="Nothing goes above this tier.")
 @click.option("--admin", is_flag=True, help="May read /metrics.")
+@click.option("--mode", type=click.Choice(get_args(Mode)), help="on, shadow or canary for this key's requests.")
 @config_option
 @json_option
 def create(name: str, config: str | None, as_json: bool, **limits: Any) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from router.decide.mode import Mode
 from router.errors import SettingsError
 from router.types import Tier
 
@@ -34,7 +35,7 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One key and what its holder may do. Budgets are in USD by calendar day and month (UTC); None is no limit.
 
     `models` are names that it may ask for, `*` allowed: models, tiers, fleets and "auto"; empty allows all. Nothing
-    goes above `max_tier`. `admin` may also read /metrics.
+    goes above `max_tier`. `admin` may also read /metrics. `mode` wins over the settings and over the caller's header.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models: tuple[str, ...] = ()
     max_tier: Tier | None = None
     admin: bool = False
+    mode: Mode | None = None
     revoked_at: dt.datetime | None = None
 
     @property

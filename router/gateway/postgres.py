@@ -9,8 +9,20 @@ from typing import Any, TypeVar
 
 import msgspec
 import psycopg
+from psycopg.rows import dict_row
 
-from router.accounts.ledger import PICO, Totals, columns, modifiers, picousd, report_query
+from router.accounts.ledger import (
+    COLUMNS,
+    LATER_COLUMNS,
+    PICO,
+    Totals,
+    columns,
+    later_columns,
+    modifiers,
+    picousd,
+    report_query,
+    rows_query,
+)
 from router.classifier.pointer import Feedback
 from router.gateway.store import JournalEntry, Served, Spent, StoreAway, spent_by
 
@@ -42,6 +54,15 @@ DO $$ BEGIN  -- altering locks the table, so only where it is that of an earlier
   ) THEN
     ALTER TABLE tierwise_records ADD COLUMN modifiers TEXT NOT NULL DEFAULT '{}';
   END IF;
+  IF NOT EXISTS (
+    SELECT FROM pg_attribute WHERE attrelid = 'tierwise_records'::regclass AND attname = 'total_ms'
+  ) THEN
+    ALTER TABLE tierwise_records
+      ADD COLUMN class TEXT NOT NULL DEFAULT '', ADD COLUMN mode TEXT NOT NULL DEFAULT 'on',
+      ADD COLUMN propensity DOUBLE PRECISION NOT NULL DEFAULT 1.0, ADD COLUMN shadow_model TEXT NOT NULL DEFAULT '',
+      ADD COLUMN shadow_cost_picousd BIGINT,
+      ADD COLUMN first_byte_ms DOUBLE PRECISION, ADD COLUMN total_ms DOUBLE PRECISION;
+  END IF;
 END $$;
 CREATE INDEX IF NOT EXISTS tierwise_records_at ON tierwise_records (at);
 CREATE INDEX IF NOT EXISTS tierwise_records_conversation ON tierwise_records (conversation) WHERE conversation != '';
@@ -55,7 +76,11 @@ CREATE TABLE IF NOT EXISTS tierwise_spend (
 """
 _SCHEMA_LOCK = 0x7469657277697365  # any fixed number: replicas that start together create the tables one by one
 
-_INSERT = f"INSERT INTO tierwise_records VALUES (DEFAULT{', %s' * 20}) ON CONFLICT (request_id) DO NOTHING"
+_WRITTEN = ("request_id", "key", "at", *COLUMNS, "modifiers", *LATER_COLUMNS)
+_INSERT = (
+    f"INSERT INTO tierwise_records ({', '.join(_WRITTEN)}) VALUES ({', '.join(['%s'] * len(_WRITTEN))})"
+    " ON CONFLICT (request_id) DO NOTHING"
+)
 
 
 class PostgresStore:
@@ -107,6 +132,16 @@ class PostgresStore:
         """See Store."""
         query = report_query("tierwise_records", by, "to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD')", "%s")
         return [Totals.read(row) for row in self._with(lambda db: db.execute(query, (since,)).fetchall())]
+
+    def rows(self, since: dt.datetime, *, model: str | None, key: str | None, limit: int) -> list[dict[str, Any]]:
+        """See Store."""
+        query, values = rows_query("tierwise_records", "%s", model, key)
+
+        def read(db: psycopg.Connection[Any]) -> list[dict[str, Any]]:
+            with db.cursor(row_factory=dict_row) as cursor:
+                return cursor.execute(query, (since, *values, limit)).fetchall()
+
+        return self._with(read)
 
     def served(self, key: str | None, *, request_id: str = "", conversation: str = "") -> Served | None:
         """See Store."""
@@ -161,8 +196,14 @@ class PostgresStore:
 
 def _row(entry: JournalEntry) -> tuple[Any, ...]:
     record = entry.record
-    kept = msgspec.structs.replace(record, model=_text(record.model), notes=tuple(map(_text, record.notes)))
-    return (entry.request_id, entry.key, record.at, *columns(kept), modifiers(record.usage, record.effort))
+    kept = msgspec.structs.replace(
+        record,
+        model=_text(record.model),
+        notes=tuple(map(_text, record.notes)),
+        traffic_class=_text(record.traffic_class),
+    )
+    beside = modifiers(record.usage, record.effort)
+    return (entry.request_id, entry.key, record.at, *columns(kept), beside, *later_columns(kept))
 
 
 def _text(value: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-import sqlite3
 from typing import Any
 
 import click
@@ -12,17 +11,20 @@ import msgspec
 
 from router import settings as settings_module
 from router.accounts.ledger import REPORT_GROUPS, Totals
-from router.errors import SettingsError
-from router.gateway.store import StoreAway
-from router.gateway.stores import open_store, sqlite_file
+from router.gateway.stores import opened
 from router.options_cli import config_option, json_option
 
 _SINCE = re.compile(r"(\d{1,4})([hdw])")
 _HOURS = {"h": 1, "d": 24, "w": 168}
 
 
+since_option = click.option(
+    "--since", default="30d", show_default=True, help="So many hours, days or weeks (24h, 7d, 4w), or a day."
+)
+
+
 @click.command()
-@click.option("--since", default="30d", show_default=True, help="So many hours, days or weeks (24h, 7d, 4w), or a day.")
+@since_option
 @click.option(
     "--by", type=click.Choice(list(REPORT_GROUPS)), default="model", show_default=True, help="A line for each."
 )
@@ -38,20 +40,9 @@ def report(since: str, by: str, config: str | None, as_json: bool) -> None:
       tierwise report --since 7d
       tierwise report --since 2026-11-01 --by day --json
     """
-    start = _start(since)
-    settings = settings_module.load(config)
-    if settings.gateway.database_url is None and not sqlite_file(settings).is_file():
-        raise SettingsError(
-            f"no records: {sqlite_file(settings)} is not there; set `ledger` for the library, or run `tierwise serve`"
-        )
-    try:
-        store = open_store(settings)
-        try:
-            rows = store.report(by, start)
-        finally:
-            store.close()
-    except (StoreAway, sqlite3.Error) as exc:
-        raise SettingsError(f"the records cannot be read: {exc}") from exc
+    start = start_of(since)
+    with opened(settings_module.load(config)) as store:
+        rows = store.report(by, start)
     total = Totals.of(rows)
     if as_json:
         found = {"since": start, "total": _row(total), by: [{by: row.name, **_row(row)} for row in rows]}
@@ -60,7 +51,8 @@ def report(since: str, by: str, config: str | None, as_json: bool) -> None:
     _told(total, rows, by, start)
 
 
-def _start(since: str) -> dt.datetime:
+def start_of(since: str) -> dt.datetime:
+    """The time that `--since` names. Raises BadParameter for what names none."""
     now = dt.datetime.now(dt.UTC)
     if (match := _SINCE.fullmatch(since)) is not None:
         return now - dt.timedelta(hours=int(match[1]) * _HOURS[match[2]])
@@ -87,6 +79,12 @@ def _told(total: Totals, rows: list[Totals], by: str, start: dt.datetime) -> Non
         "\n  baseline: the same calls on the fleet's strongest model, cached at the cheaper lifetime; read: of input"
     )
     click.echo("  tokens, from cache; saved: net, of the requests that were routed and whose cost is known")
+    if total.n_shadow:
+        would = ""
+        if total.shadowed_usd:
+            less = 1 - total.shadow_usd / total.shadowed_usd
+            would = f": ${total.shadowed_usd:,.4f} as sent, about ${total.shadow_usd:,.4f} routed ({less:.0%} less)"
+        click.echo(f"  {total.n_shadow:,} requests were decided and not routed (mode){would}")
     if total.n_unpriced:
         click.echo(
             f"  {total.n_unpriced:,} requests have no known cost and are in no sum: `tierwise catalog show MODEL`"

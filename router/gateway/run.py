@@ -33,20 +33,24 @@ _START_TIMEOUT_S = 30.0
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--as-named", is_flag=True, help="Send each call to the model that it names, and only account for it.")
+@click.option("--shadow", is_flag=True, help="The same, and say what routing would have saved.")
 @config_option
-def run(command: tuple[str, ...], as_named: bool, config: str | None) -> None:
+def run(command: tuple[str, ...], as_named: bool, shadow: bool, config: str | None) -> None:
     """Run COMMAND with a gateway of its own, and say at the end what its calls cost and saved.
 
     ANTHROPIC_BASE_URL and OPENAI_BASE_URL point to the gateway. Whatever model the program names is decided anew, but
-    where `[gateway.models]` of the settings says otherwise, or with --as-named. Where no key of a provider is set here,
-    the program's own is passed on. The gateway's log is run.log in its state folder.
+    where `[gateway.models]` of the settings says otherwise, or with --as-named or --shadow. Where no key of a provider
+    is set here, the program's own is passed on. The gateway's log is run.log in its state folder.
 
     \b
     Examples:
       tierwise run -- claude
-      tierwise run -- python app.py
+      tierwise run --shadow -- python app.py
     """
-    chosen = _chosen(settings_module.load(config), as_named=as_named)
+    settings = settings_module.load(config)
+    if shadow:
+        settings = msgspec.structs.replace(settings, mode="shadow")
+    chosen = _chosen(settings, as_named=as_named)
     log = state_dir(chosen.gateway) / "run.log"
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     logging.basicConfig(filename=log, format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
@@ -115,5 +119,9 @@ def _told(settings: Settings, started: dt.datetime) -> None:
         click.echo(
             f"; saved ${total.saved_usd:.4f}, {share:.0%} of the strongest model's with caching", err=True, nl=False
         )
+    if total.shadowed_usd:
+        saved = total.shadowed_usd - total.shadow_usd
+        click.echo(f"; routed it would have cost ${total.shadow_usd:.4f}, {saved / total.shadowed_usd:.0%} less",
+                   err=True, nl=False)  # fmt: skip
     unknown = f"; {total.n_unpriced} of unknown cost" if total.n_unpriced else ""
     click.echo(unknown, err=True)

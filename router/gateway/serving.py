@@ -10,13 +10,15 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from yarl import URL
 
 from router.cache.placement import Signal
 from router.catalog import DEFAULT_FLEET, PROVIDERS
+from router.decide.mode import Mode, Trial
+from router.decide.options import unasked
 from router.engine import AUTO, Router
 from router.errors import CatalogError, SettingsError, TierwiseError
 from router.gateway import grants
@@ -27,6 +29,7 @@ from router.types import Api, Body, Plan, Tier
 
 _WITH_ADDRESS = [name for name, provider in PROVIDERS.items() if provider.url is not None]
 _TIERS = frozenset(tier.value for tier in Tier)
+MODE_HEADER = "x-tierwise-mode"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -81,7 +84,7 @@ class Serving:
             state = settings.state or settings.gateway.redis_url  # replicas that share limits share conversations
             # Whoever holds one key must not be able to say for all what serves them.
             may_promote = settings.promote_canary and settings.gateway.access != "keys"
-            changed = {"ledger": None, "state": state, "promote_canary": may_promote}
+            changed = {"ledger": None, "state": state, "promote_canary": may_promote, "mode": "on"}
             router = Router.load(config=msgspec.structs.replace(settings, **changed))
         except TierwiseError as exc:
             if not problems:
@@ -124,6 +127,27 @@ class Serving:
         if asked == AUTO and key is not None and key.operating_point is not None:
             asked = f"{AUTO}:{key.operating_point}"
         return body if asked == name else {**body, "model": asked}
+
+    def trial(self, key: Key | None, headers: Mapping[str, str]) -> Trial:
+        """Whether decisions are acted on: as the key says, else the caller's header, else the settings.
+
+        Raises Refusal (400) for a header that names no mode.
+        """
+        named = headers.get(MODE_HEADER, self.settings.mode)
+        if named not in get_args(Mode):
+            message = f"{MODE_HEADER} is {named[:100]!r}, expected one of {', '.join(get_args(Mode))}"
+            raise Refusal(400, "invalid_request_error", message)
+        mode = key.mode if key is not None and key.mode is not None else named
+        return Trial(mode, self.settings.mode_share)  # type: ignore[arg-type]
+
+    def as_named(self, body: Body, router: Router) -> Body:
+        """A body as its caller asked it, where what was decided for it is not acted on: for the model that it names, or
+        for the strongest where that is none of a provider's; the same object where nothing is to be changed."""
+        name = body.get("model")
+        is_ours = name in (AUTO, *_TIERS) or str(name).startswith(f"{AUTO}:")
+        if not is_ours and "router" not in body:
+            return body
+        return {**unasked(body), "model": router.fleet.top.id if is_ours else name}
 
     def signals(self) -> list[Signal]:
         """How well each class of traffic is cached, over all fleets."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
+import msgspec
+
 from router.formats.usage import located
 from router.gateway import charges
 from router.gateway.admission import Admitted, Endpoint
@@ -28,16 +30,19 @@ class Settlement:
         self._path = path
         self._logs = gateway.serving.gateway.log_requests
         self._started_s = time.perf_counter()
+        self._first_byte_ms: float | None = None
 
     def headers(self) -> RawHeaders:
         """Tier, model, reason and, last, the request id; a name that no header may hold is left out."""
         if self.admitted is None:
             return []
-        decision = self.admitted.attempts.plan.decision
+        plan = self.admitted.attempts.plan
+        decision, shadow = plan.decision, plan.shadow
         values = {
             b"x-tierwise-tier": decision.tier or "",
             b"x-tierwise-model": decision.model,
             b"x-tierwise-reason": decision.reason,
+            b"x-tierwise-shadow-model": shadow.decision.model if shadow is not None else "",
             b"x-tierwise-request-id": self.request_id,
         }
         return [(n, v.encode()) for n, v in values.items() if v and v.isascii() and v.isprintable()]
@@ -62,6 +67,9 @@ class Settlement:
                 reply_chars=reply_chars,
                 is_cut=is_cut,
             )
+            record = msgspec.structs.replace(
+                record, first_byte_ms=self._first_byte_ms, total_ms=(time.perf_counter() - self._started_s) * 1e3
+            )
             charged = None
             if key is not None and key.has_budget:
                 charged = charges.instead(record, attempts.plan, self.admitted.router.catalog, reply_chars)
@@ -75,7 +83,9 @@ class Settlement:
 
     def first_byte(self) -> None:
         """The provider has begun to answer."""
-        self._gateway.metrics.first_byte(self._endpoint.api, time.perf_counter() - self._started_s)
+        elapsed_s = time.perf_counter() - self._started_s
+        self._first_byte_ms = elapsed_s * 1e3
+        self._gateway.metrics.first_byte(self._endpoint.api, elapsed_s)
 
     def count(self, status: int) -> None:
         """The reply has been sent."""

@@ -10,7 +10,7 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -69,6 +69,9 @@ class Store(Protocol):
 
     def report(self, by: str, since: dt.datetime) -> list[Totals]:
         """As `Ledger.report`."""
+
+    def rows(self, since: dt.datetime, *, model: str | None, key: str | None, limit: int) -> list[dict[str, Any]]:
+        """As `Ledger.rows`."""
 
     def close(self) -> None:
         """Give the connection back."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from router.errors import SettingsError
 from router.gateway.sqlite import SqliteStore
-from router.gateway.store import Store
+from router.gateway.store import Store, StoreAway
 from router.settings import GatewaySettings, Settings
 
 
@@ -20,6 +24,23 @@ def state_dir(gateway: GatewaySettings) -> Path:
 def sqlite_file(settings: Settings) -> Path:
     """Where records are kept without PostgreSQL: the file of `ledger`, else one in the state folder."""
     return Path(settings.ledger or state_dir(settings.gateway) / "records.db")
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Store]:
+    """The records that there are, to be read. Raises SettingsError where there are none, or they cannot be read."""
+    if settings.gateway.database_url is None and not sqlite_file(settings).is_file():
+        raise SettingsError(
+            f"no records: {sqlite_file(settings)} is not there; set `ledger` for the library, or run `tierwise serve`"
+        )
+    try:
+        store = open_store(settings)
+        try:
+            yield store
+        finally:
+            store.close()
+    except (StoreAway, sqlite3.Error) as exc:
+        raise SettingsError(f"the records cannot be read: {exc}") from exc
 
 
 def open_store(settings: Settings) -> Store:

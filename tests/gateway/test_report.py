@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
+import io
 import json
+import re
+import sqlite3
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
 from router import Api, Ledger, Router, Settings, Usage
 from router.accounts.ledger import REPORT_GROUPS
+from router.gateway.records import records
 from router.gateway.report import report
 from router.offline import Upstream
+from tests.conftest import ROOT
 from tests.gateway.conftest import HELLO, Serve
 from tests.gateway.test_access import ask, forget_when_checked, keys_of
 from tests.gateway.test_hardening import HARD
@@ -74,6 +82,45 @@ def test_a_librarys_ledger_and_a_time(elsewhere: Path, monkeypatch: pytest.Monke
         assert total.cost_usd == 3 * Decimal("0.0015")
     assert [told("--since", since)["total"]["n_requests"] for since in ("24h", "7d", "4w")] == [1, 2, 4]
     assert told("--since", "2000-01-01")["total"]["n_unpriced"] == 1
+
+
+def rows_of(*options: str) -> str:
+    result = CliRunner().invoke(records, options)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_the_records_themselves(serve: Serve, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway = serve(upstream.url)
+    for messages in (HELLO["messages"], HARD):
+        gateway.post("/v1/messages", {**HELLO, "messages": messages, "router": {"traffic_class": "=support"}})
+    stored = gateway.records(2)
+    monkeypatch.setenv("TIERWISE_GATEWAY_STATE_DIR", str(gateway.state))
+    rows = [json.loads(line) for line in rows_of("--json").splitlines()]
+    assert [row["id"] for row in rows] == [2, 1]
+    assert rows[0]["cost_usd"] == pytest.approx(stored[1]["cost_picousd"] / 1e12, abs=1e-12)
+    assert rows[0]["p_suffices"].keys() == {"simple", "moderate", "complex"}
+    assert rows[0]["total_ms"] >= rows[0]["first_byte_ms"] > 0
+    assert [json.loads(line)["model"] for line in rows_of("--json", "--model", rows[1]["model"]).splitlines()] == [
+        rows[1]["model"]
+    ]
+    assert rows_of("--json", "--limit", "1").count("\n") == 1
+    assert "claude-haiku-4-5" in rows_of()
+    table = list(csv.DictReader(io.StringIO(rows_of("--csv"))))
+    assert table[0].keys() == rows[0].keys()
+    assert not table[0]["class"].startswith("=")
+    rows_of("--parquet", "out.parquet")
+    assert [row["id"] for row in pq.read_table("out.parquet").to_pylist()] == [2, 1]
+
+
+def test_the_documented_columns_are_those_there_are(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.db") as ledger, closing(sqlite3.connect(tmp_path / "l.db")) as database:
+        assert ledger.rows(SINCE) == []
+        there = {row[1] for row in database.execute("PRAGMA table_info(records)")}
+    text = (ROOT / "docs/report.md").read_text("utf-8").partition("## Request by request")[2]
+    named = {name for line in text.splitlines() if line.startswith("| `") for name in re.findall(r"`(\w+)`", line)}
+    assert there <= named, there - named
 
 
 @pytest.mark.usefixtures("elsewhere")
