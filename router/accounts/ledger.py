@@ -75,6 +75,8 @@ ON CONFLICT DO UPDATE SET at = excluded.at, good = MIN(good, excluded.good)
 REPORT_GROUPS = ("model", "tier", "key", "class", "mode", "reason", "artifact", "day")
 """What a report can have a line for."""
 
+SEPARATOR = "\x1f"
+
 
 class Totals(msgspec.Struct, frozen=True):
     """Sums over the requests of one group; `saved_usd` and `baseline_usd` over those with both costs known.
@@ -114,8 +116,12 @@ class Totals(msgspec.Struct, frozen=True):
 
 
 def report_query(table: str, by: str, day: str, mark: str) -> str:
-    """SQL for `Totals` by a group, the dearest first; `day` is how this database says a record's day (UTC)."""
-    group = day if by == "day" else by
+    """SQL for `Totals` by a group, the dearest first; `day` is how this database says a record's day (UTC).
+
+    `by` may name several, with commas: a line for each of their combinations, named by them with SEPARATOR between.
+    """
+    columns = [day if name == "day" else name for name in by.split(",")]
+    group = columns[0] if len(columns) == 1 else f" || '{SEPARATOR}' || ".join(f"COALESCE({c}, '')" for c in columns)
     both = "cost_picousd IS NOT NULL AND baseline_cost_picousd IS NOT NULL"
     shadow = "cost_picousd IS NOT NULL AND shadow_cost_picousd IS NOT NULL"
     return f"""
@@ -171,7 +177,7 @@ class Ledger:
             return {name: Feedback(n, n_bad) for name, n, n_bad in self._db.execute(query, (start,))}
 
     def report(self, by: str, since: dt.datetime) -> list[Totals]:
-        """Totals by one of REPORT_GROUPS of the records from a time on."""
+        """Totals by one of REPORT_GROUPS, or by several with commas between, of the records from a time on."""
         query = report_query("records", by, "substr(at, 1, 10)", "?")
         with self._lock:
             return [Totals.read(row) for row in self._db.execute(query, (since.astimezone(dt.UTC).isoformat(),))]

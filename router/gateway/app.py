@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from router.errors import RequestError
 from router.gateway import browsers, wire
 from router.gateway.admission import Endpoint
+from router.gateway.dashboard import Dashboard
 from router.gateway.feedback import Verdicts
 from router.gateway.gateway import Gateway
 from router.gateway.relay import Exchange
@@ -113,6 +114,7 @@ def _starlette(gateway: Gateway, only_post: list[str]) -> Starlette:
         except RequestError as exc:
             return _refused(request, Refusal(400, "invalid_request_error", str(exc)))
 
+    dashboard = Dashboard(gateway)
     routes = [
         *(Route(path, _only_posted) for path in only_post),
         Route("/v1/models", models),
@@ -123,6 +125,8 @@ def _starlette(gateway: Gateway, only_post: list[str]) -> Starlette:
         Route("/healthz", _alive),
         Route("/readyz", ready),
         Route("/metrics", metrics),
+        Route("/dashboard", dashboard.show, methods=["GET"]),
+        Route("/dashboard/login", dashboard.login, methods=["POST"]),
     ]
     handlers: dict[Any, Any] = {404: _not_found, 405: _wrong_method, Exception: _crashed}
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
