@@ -85,17 +85,7 @@ def _starlette(gateway: Gateway, only_post: list[str]) -> Starlette:
         return JSONResponse(found, 503 if gateway.draining else 200)
 
     async def metrics(request: Request) -> Response:
-        try:
-            gateway.admit_admin(request.scope["headers"])
-        except Refusal as refusal:
-            return _refused(request, refusal)
-        gauges = gateway.metrics
-        gauges.running.set(gateway.slots.n_running)
-        gauges.waiting.set(gateway.slots.n_waiting)
-        gauges.backlog.set(gateway.journal.backlog_bytes)
-        gauges.lost.set(gateway.journal.n_lost)
-        gauges.database_up.set(gateway.journal.trouble is None)
-        return Response(gauges.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return _metrics(gateway, request)
 
     async def models(request: Request) -> Response:
         return _models(gateway, request)
@@ -156,6 +146,20 @@ async def _hello(_: Request) -> Response:
 
 async def _alive(_: Request) -> Response:
     return JSONResponse({"status": "ok"})
+
+
+def _metrics(gateway: Gateway, request: Request) -> Response:
+    try:
+        gateway.admit_admin(request.scope["headers"])
+    except Refusal as refusal:
+        return _refused(request, refusal)
+    gauges = gateway.metrics
+    gauges.running.set(gateway.slots.n_running)
+    gauges.waiting.set(gateway.slots.n_waiting)
+    gauges.backlog.set(gateway.journal.backlog_bytes)
+    gauges.lost.set(gateway.journal.n_lost)
+    gauges.database_up.set(gateway.journal.trouble is None)
+    return Response(gauges.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _models(gateway: Gateway, request: Request) -> Response:
