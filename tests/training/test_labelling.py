@@ -26,6 +26,8 @@ from training.labelling.comparison import Judge, p_required, shortfall, tier_sai
 from training.labelling.paid_calls import Caller, Journal, Request
 from training.labelling.sources import Book, Query
 from training.rows import traffic
+from training.rows.errors import LabelError
+from training.rows.traffic import TrafficFile
 
 OWN = corpora.queries()
 HARD = set(OWN.loc[OWN["tier"] == "complex", "text"])
@@ -274,10 +276,10 @@ def test_texts_are_chosen_where_the_base_is_unsure_and_weights_give_the_mix_back
     path = tmp_path / "traffic.jsonl"
     rows = [{"text": text, "category": category} for text, category in zip(OWN["text"], OWN["category"], strict=True)]
     path.write_text("\n".join(json.dumps(row) for row in [*rows, *rows[:300]]))
-    chosen = sources.draw_queries(path, 300, base)
+    chosen = sources.draw_queries(TrafficFile(path), 300, base)
     assert abs(len(chosen) - 300) <= 1
     assert len({query.text for query in chosen}) == len(chosen)
-    assert [q.text for q in chosen] == [q.text for q in sources.draw_queries(path, 300, base)]
+    assert [q.text for q in chosen] == [q.text for q in sources.draw_queries(TrafficFile(path), 300, base)]
 
     def doubt(texts: list[str]) -> np.ndarray:
         q, _ = base.predict(texts)
@@ -316,9 +318,9 @@ def test_a_line_that_a_crash_cut_off_is_dropped(tmp_path: Path) -> None:
     with Book(path) as book:
         assert len(book.labels) == 3
         book.add([queries(4)[3].label((1, 0, 0), "by-hand", "me")])
-    assert len(next(traffic.read_labels(traffic.TrafficFile(path))).texts) == 4
+    assert len(next(traffic.read_labels(TrafficFile(path))).texts) == 4
     path.write_text('{"other": 1}\n')
-    with pytest.raises(traffic.LabelError, match="line 1 is not a label"):
+    with pytest.raises(LabelError, match="line 1 is not a label"):
         Book(path)
 
 
@@ -328,9 +330,9 @@ def test_feedback_says_on_which_side_the_required_tier_is(tmp_path: Path) -> Non
     served = [("claude-haiku-4-5", True), ("claude-haiku-4-5", False), ("claude-sonnet-4-6", True), ("other", True)]
     rows = [{"text": OWN["text"][n], "model": m, "good": good} for n, (m, good) in enumerate(served)]
     path.write_text("\n".join(map(json.dumps, [*rows, {"text": "x", "model": "claude-opus-4-7", "good": False}])))
-    with pytest.raises(traffic.LabelError, match="is feedback, not labels"):
-        next(traffic.read_labels(traffic.TrafficFile(path)))
-    (labels,) = sources.from_feedback(traffic.TrafficFile(path), base)
+    with pytest.raises(LabelError, match="is feedback, not labels"):
+        next(traffic.read_labels(TrafficFile(path)))
+    (labels,) = sources.from_feedback(TrafficFile(path), base)
     assert [row.p_required[0] for row in labels[:2]] == [1, 0]
     assert labels[2].p_required[2] == 0
     assert 0 < labels[2].p_required[1] < 1
@@ -338,8 +340,8 @@ def test_feedback_says_on_which_side_the_required_tier_is(tmp_path: Path) -> Non
     done = CliRunner().invoke(label, [str(path), "--out", "l.jsonl"])
     assert "3 labels in l.jsonl" in done.output
     path.write_text('{"text": "x", "model": "claude-opus-4-7", "good": "yes"}')
-    with pytest.raises(traffic.LabelError, match="row 1: good is not true or false"):
-        next(sources.from_feedback(traffic.TrafficFile(path), base))
+    with pytest.raises(LabelError, match=r"row 1 \(.x.\): good is 'yes', expected true or false"):
+        next(sources.from_feedback(TrafficFile(path), base))
 
 
 def test_agreement_between_methods() -> None:
@@ -402,5 +404,5 @@ def test_a_model_without_prices_is_refused_before_it_is_asked() -> None:
 def test_a_tier_is_read_whatever_its_case_and_the_blanks_around_it(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("text,tier\nhi, simple \nprove it,COMPLEX\nsum it up,Moderate\n")
-    (batch,) = traffic.read_labels(traffic.TrafficFile(path))
+    (batch,) = traffic.read_labels(TrafficFile(path))
     assert batch.targets.tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0]]

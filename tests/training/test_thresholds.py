@@ -19,7 +19,7 @@ from router import Ledger, Reason, Record, Router, SettingsError, Tier, Usage, c
 from router.classifier import artifact
 from training.build import corpora, training_set
 from training.commands.tune import tune
-from training.rows.traffic import LabelError
+from training.rows.errors import LabelError
 from training.thresholds import losses, operating_point, risk, scores, search, tradeoff
 from training.thresholds.risk import Evidence
 from training.thresholds.search import Target
@@ -227,11 +227,11 @@ def test_outcomes_are_losses_against_the_top_tier(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"text": ["x"]}, "expected tier, or scores"),
-        ({"tier": ["simple"]}, "expected text, and tier"),
-        ({"text": ["x", ""], "tier": ["simple"] * 2}, "row 2 has no text"),
-        ({"text": ["x"], "tier": ["easy"]}, "row 1 has tier 'easy', expected simple, moderate, complex"),
-        ({"text": ["x"], "simple": [3], "complex": [1]}, "row 1 has simple .*3.*, expected 0 to 1"),
+        ({"text": ["x"]}, "no column tier, and no scores .* in columns simple or claude-haiku"),
+        ({"tier": ["simple"]}, "no column text or prompt or query; it has tier; .*--text-column"),
+        ({"text": ["x", ""], "tier": ["simple"] * 2}, "row 3: there is no text"),
+        ({"text": ["x"], "tier": ["easy"]}, r"row 2 \(.x.\): tier 'easy' is none of simple, moderate, complex"),
+        ({"text": ["x"], "simple": [3], "complex": [1]}, r"row 2 \(.x.\): simple is 3, expected 0 to 1"),
     ],
 )
 def test_mistakes_in_labels_are_named(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
@@ -239,7 +239,8 @@ def test_mistakes_in_labels_are_named(tmp_path: Path, columns: dict[str, Any], m
         losses.read_losses(write(tmp_path, "a.csv", **columns), FLEET)
     with pytest.raises(LabelError, match="is not there"):
         losses.read_losses(tmp_path / "gone.csv", FLEET)
-    with pytest.raises(LabelError, match=r"ends in \.csv"):
+    (tmp_path / "a.xls").write_bytes(b"old")
+    with pytest.raises(LabelError, match=r"the format '.xls' is not known; .*; save it as .xlsx"):
         losses.read_losses(tmp_path / "a.xls", FLEET)
 
 

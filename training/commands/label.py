@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from router.types import Tier
-from training.commands.options import CENSORED, prompts_option, tiers_option, traffic_file
+from training.commands.options import CENSORED, prompts_option, text_option, tier_option, tiers_option, traffic_file
 from training.commands.progress import ProgressBars
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 @click.option("--budget-usd", type=float, help="Never pay more than this, earlier runs of this --out included.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before paying.")
 @click.option("--base", metavar="DIR", help="The artifact whose doubt chooses the texts; default: the shipped one.")
+@text_option
+@tier_option
 @prompts_option
 @tiers_option
 def label(
@@ -53,10 +55,12 @@ def label(
     budget_usd: float | None,
     yes: bool,
     base: str | None,
+    text_column: str | None,
+    tier_column: str | None,
     prompts: Path | None,
     tiers: tuple[str, ...],
 ) -> None:
-    """Turn traffic into labels for `tierwise retrain`. Parquet, JSONL or CSV with `text`, or `messages` as sent.
+    """Turn traffic into labels for `tierwise retrain`. Any table with `text`, or `messages` as sent.
 
     --by outcomes takes all rows; the others choose texts where a label helps most. Run the same command again to go on
     after an interruption: nothing is paid for twice.
@@ -72,11 +76,12 @@ def label(
     from training.labelling import sources
 
     by = "hand" if by_hand else by
+    file = traffic_file(source, prompts, tiers, text_column, tier_column)
     with sources.Book(out) as book:
         if by == "outcomes":
-            _label_from_outcomes(traffic_file(source, prompts, tiers), book, artifact.find(base))
+            _label_from_outcomes(file, book, artifact.find(base))
         else:
-            queries = sources.draw_queries(source, n, export.read_unfolded(artifact.find(base)))
+            queries = sources.draw_queries(file, n, export.read_unfolded(artifact.find(base)))
             done = book.labelled({"hand": "by-hand"}.get(by, by))
             left = [query for query in queries if query.text not in done]
             click.echo(f"{len(queries)} texts chosen, {len(queries) - len(left)} labelled already", err=True)
@@ -95,12 +100,11 @@ def label(
 def _label_from_outcomes(file: TrafficFile, book: Book, base: Path) -> None:
     from training.build import export
     from training.labelling import sources
-    from training.rows import traffic
 
     done = book.labelled("outcomes")
     with ProgressBars() as progress:
-        total, n = traffic.count_rows(file), 0
-        is_feedback = "good" in traffic.columns(file.path)
+        total, n = file.table.count_rows(), 0
+        is_feedback = "good" in file.table.columns
         batches = (
             sources.from_feedback(file, export.read_unfolded(base)) if is_feedback else sources.from_outcomes(file)
         )

@@ -13,7 +13,7 @@ import click
 
 from router.options_cli import json_option
 from training.commands.models import folder_option, print_gate, serving
-from training.commands.options import CENSORED, prompts_option, tiers_option, traffic_file
+from training.commands.options import CENSORED, prompts_option, text_option, tier_option, tiers_option, traffic_file
 from training.commands.progress import ProgressBars
 
 if TYPE_CHECKING:
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     "--labels",
     required=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Parquet, JSONL or CSV with labels.",
+    help="A table with labels: CSV, TSV, XLSX, JSON, JSONL or Parquet.",
 )
+@text_option
+@tier_option
 @prompts_option
 @tiers_option
 @click.option("--base", default=None, metavar="DIR", help="The prior; default: the shipped artifact.")
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 @json_option
 def retrain(
     labels: Path,
+    text_column: str | None,
+    tier_column: str | None,
     prompts: Path | None,
     tiers: tuple[str, ...],
     base: str | None,
@@ -66,7 +70,7 @@ def retrain(
     from training.retrain import by_class, challenger, promotion
 
     started = time.monotonic()
-    file, cache = traffic_file(labels, prompts, tiers), cache or _cache()
+    file, cache = traffic_file(labels, prompts, tiers, text_column, tier_column), cache or _cache()
     base_folder = artifact.find(base)
     pointer = promotion.pointer_of(out.parent)
     taken = (pointer.champion, pointer.canary, *pointer.history)

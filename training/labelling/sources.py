@@ -24,7 +24,10 @@ from training.labelling.comparison import ANSWER_TOKENS, Judge, ask, p_required,
 from training.labelling.paid_calls import Caller, Request
 from training.retrain import regression
 from training.rows import duplicates, traffic
-from training.rows.traffic import METHODS, SLICES, LabelError, TrafficFile
+from training.rows.columns import SLICES
+from training.rows.errors import LabelError, bad_row
+from training.rows.tables import is_empty
+from training.rows.traffic import METHODS, TrafficFile
 
 FLOOR = 0.25
 """What a text that is sure and known still weighs in the draw, so that every text may be drawn."""
@@ -70,7 +73,7 @@ class Query:
     def label(self, p: Iterable[float], method: str, by: str, *, censored: bool = False) -> Label:
         """Its label."""
         names = ("id", "conversation", *SLICES)
-        known: dict[str, Any] = {name: str(self.row[name]) for name in names if self.row.get(name) is not None}
+        known: dict[str, Any] = {name: str(self.row[name]) for name in names if not is_empty(self.row.get(name))}
         known["censored"] = censored
         if "class" in known:
             known["traffic_class"] = known.pop("class")
@@ -157,19 +160,21 @@ def from_feedback(file: TrafficFile, base: Unfolded) -> Iterator[list[Label]]:
     A good answer says that its tier suffices, a bad one that it does not; which tier it is on that side is the base's
     guess. What the strongest tier answered well or badly says nothing of the others, and gives no label.
     """
-    number = 0
-    for frame in traffic.read_frames(file.path):
-        text = traffic.column(frame, traffic.TEXT_COLUMNS, file.path)
+    table = file.table
+    names = {table.text: "text"} | ({} if file.tier_column is None else {table.tier() or "": "tier"})
+    for frame in table.frames(names):
         served = traffic.column(frame, ("tier", "model"), file.path)
         tiers = traffic.tiers_of(frame[served].dropna().unique(), file, least=1)
-        known = frame[text].map(lambda value: isinstance(value, str) and bool(value.strip())) & frame[served].isin(
-            tiers
-        )
+        has_text = ~frame["text"].map(is_empty).to_numpy(bool)
+        known = has_text & frame[served].isin(tiers)
         wrong = frame[known & ~frame["good"].isin([True, False])]
         if len(wrong):
-            raise LabelError(f"{file.path}: row {number + wrong.index[0] + 1}: good is not true or false")
+            why = f"good is {wrong['good'].iloc[0]!r}, expected true or false"
+            raise bad_row(file.path, int(wrong.index[0]), wrong["text"].iloc[0], why)
         rows = [{str(name): value for name, value in row.items()} for row in frame[known].to_dict("records")]
-        p = np.diff(base.predict([row[text] for row in rows])[0], axis=1, prepend=0).clip(1e-9, 1)
+        if not rows:
+            continue
+        p = np.diff(base.predict([row["text"] for row in rows])[0], axis=1, prepend=0).clip(1e-9, 1)
         labels = []
         for row, required in zip(rows, p, strict=True):
             at = Tier(tiers[row[served]]).rank
@@ -177,23 +182,25 @@ def from_feedback(file: TrafficFile, base: Unfolded) -> Iterator[list[Label]]:
                 continue
             possible = (np.arange(len(Tier)) <= at) == bool(row["good"])
             guess = required * possible / (required * possible).sum()
-            query = Query(row[text], 1.0, row)
+            query = Query(row["text"], 1.0, row)
             labels.append(query.label(guess.round(6).tolist(), "outcomes", f"feedback on {tiers[row[served]]}"))
-        number += len(frame)
         yield labels
 
 
-def draw_queries(path: Path, n: int, base: Unfolded, seed: int = 0) -> list[Query]:
+def draw_queries(file: TrafficFile, n: int, base: Unfolded, seed: int = 0) -> list[Query]:
     """About n texts of the traffic, where labels help most: where the base is unsure, what is new, from every corner.
 
     Near-duplicates count once. A text is drawn in proportion to FLOOR + uncertainty + novelty, over the
     square root of its cluster's size, by a systematic sample along the clusters; its weight is one over that, times its
     near-duplicates, so that weighted labels show the traffic's own mix.
     """
-    numbered = list(traffic.read_requests(path))
-    if not numbered:
-        raise LabelError(f"{path} has no rows with a text")
-    texts = [text for _, text, _ in numbered]
+    kept = ("id", "conversation", *SLICES)
+    requests = [
+        (text, {name: row[name] for name in kept if name in row}) for _, text, row in traffic.read_requests(file)
+    ]
+    if not requests:
+        raise LabelError(f"{file.path} has no rows with a text")
+    texts = [text for text, _ in requests]
     _, bag = base.embedding.bag(texts)
     signatures = duplicates.Hasher(len(base.embedding.idf)).sign(
         bag.indices.astype(np.int32), bag.indptr.astype(np.int64)
@@ -203,7 +210,7 @@ def draw_queries(path: Path, n: int, base: Unfolded, seed: int = 0) -> list[Quer
     chosen, chance = _systematic(p, min(n, len(first)), np.random.default_rng(seed))
     weight = counts[chosen] / chance
     weight /= weight.mean()
-    return [Query(texts[first[i]], float(w), numbered[first[i]][2]) for i, w in zip(chosen, weight, strict=True)]
+    return [Query(texts[first[i]], float(w), requests[first[i]][1]) for i, w in zip(chosen, weight, strict=True)]
 
 
 def judge_labels(queries: list[Query], judge: Judge, caller: Caller) -> list[Label]:

@@ -32,7 +32,8 @@ from training.retrain import challenger, classes, regression
 from training.retrain.classes import ClassModels
 from training.retrain.examples import Examples, Progress, check_examples, keys_of, merged, read_examples
 from training.rows import traffic
-from training.rows.traffic import LabelError, TrafficFile
+from training.rows.errors import LabelError
+from training.rows.traffic import TrafficFile
 
 MIN_LABELS = 40
 """Of all classes together: the gate could not tell fewer from chance."""
@@ -40,7 +41,7 @@ MIN_LABELS = 40
 
 def has_classes(file: TrafficFile) -> bool:
     """Whether labels say which class of traffic they are of."""
-    return "class" in traffic.columns(file.path)
+    return "class" in file.table.columns
 
 
 def learn(

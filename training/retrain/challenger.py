@@ -29,7 +29,8 @@ from training.retrain import regression
 from training.retrain.examples import MIN_LABELS, Examples, Progress, check_examples, merged, read_examples, split
 from training.retrain.regression import LinearMap, Shard
 from training.rows import traffic
-from training.rows.traffic import LabelError, TrafficFile
+from training.rows.errors import LabelError
+from training.rows.traffic import TrafficFile
 
 CHOICE_ROWS = 3000
 """Rows on which the penalty is chosen: it is a prior's width, the same for more rows."""

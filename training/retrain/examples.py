@@ -18,7 +18,8 @@ from training.build.export import Unfolded
 from training.retrain import regression
 from training.retrain.regression import Shard
 from training.rows import duplicates, traffic
-from training.rows.traffic import LabelError, TrafficFile
+from training.rows.errors import LabelError
+from training.rows.traffic import TrafficFile
 
 MIN_LABELS = 100
 MIN_OF_TIER = 5
@@ -86,7 +87,7 @@ def read_examples(file: TrafficFile, base: Unfolded, identity: str, memory: Memo
     loaders: list[Callable[[], Shard]] = []
     parts: list[_Part] = []
     names: dict[str, dict[str, int]] = {}
-    signatures, total, n_censored = [], traffic.count_rows(file), 0
+    signatures, total, n_censored = [], file.table.count_rows(), 0
     for batch in traffic.read_labels(file):
         digest = hashlib.sha256("\0".join(batch.texts).encode("utf-8", "surrogatepass")).hexdigest()
         shard = encode(batch.texts, base, identity, digest)
