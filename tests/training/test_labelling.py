@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -19,6 +24,7 @@ from router import Tier, catalog
 from router.catalog import PROVIDERS
 from router.classifier import artifact
 from router.offline import Upstream
+from tests.conftest import ROOT
 from training.build import corpora, export
 from training.commands.label import label
 from training.labelling import paid_calls, sources
@@ -382,11 +388,98 @@ def test_command_asks_before_a_cent_is_spent(
     assert "judge and ask agree on 100% of 10 texts" in done.output
 
 
-def test_command_by_hand(traffic_file: Path) -> None:
-    args = [str(traffic_file), "--by-hand", "--n", "3", "--out", "l.jsonl"]
-    done = CliRunner().invoke(label, args, input="sq")
-    assert done.exit_code == 0, done.output
-    assert "1 labels in l.jsonl" in done.output
+BY_HAND = ["label", "traffic.jsonl", "--by-hand", "--n", "3", "--out", "l.jsonl"]
+RUN = [sys.executable, "-c", "from router.cli import main; main()", *BY_HAND]
+
+
+def test_command_by_hand(traffic_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a terminal, where somebody presses s again and again."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    terminal, keys = pty.openpty()
+    running = subprocess.Popen(RUN, cwd=traffic_file.parent, stdin=keys, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while running.poll() is None and time.monotonic() < deadline:
+        os.write(terminal, b"s")
+        time.sleep(0.1)
+    running.kill()
+    said, _ = running.communicate()
+    os.close(terminal)
+    os.close(keys)
+    assert running.returncode == 0
+    assert "--- 3 of 3 ---" in said
+    assert "3 labels in l.jsonl" in said
+    labels = [json.loads(line) for line in (traffic_file.parent / "l.jsonl").read_text().splitlines()]
+    assert [row["p_required"] for row in labels] == [[1, 0, 0]] * 3
+
+
+def test_by_hand_without_a_terminal_says_so_in_a_line(traffic_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    nobody: Any = {"stdin": subprocess.DEVNULL, "start_new_session": True, "capture_output": True, "text": True}
+    done = subprocess.run(RUN, cwd=traffic_file.parent, check=False, timeout=120, **nobody)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: --by hand reads keys, and there is no terminal; ")
+    assert done.stderr.count("\n") == 1
+    assert "--by judge" in done.stderr
+    assert not (traffic_file.parent / "l.jsonl").exists()
+
+
+@pytest.mark.parametrize("by", ["judge", "ask"])
+def test_labels_that_do_not_come_say_why(by: str, traffic_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def vague(body: dict[str, Any], model_id: str) -> str:
+        text = speak(body, model_id)
+        return "Hard to say, isn't it?" if "Which kind" in str(body) or "<answer_a>" in str(body) else text
+
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "offline")
+    args = [str(traffic_file), "--by", by, "--n", "6", "--out", "l.jsonl", "--yes"]
+    with Upstream(reply=vague) as running:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", running.url)
+        with pytest.raises(LabelError) as raised:
+            CliRunner().invoke(label, args, catch_exceptions=False)
+    lacks = "without A, B or SAME" if by == "judge" else "that names no tier"
+    model = FLEETS["claude"].top if by == "judge" else FLEETS["claude"].models[Tier.SIMPLE]
+    why = f'6 of 6 texts got no label: 6 for a reply of {model.id} {lacks}, such as "Hard to say, isn\'t it?"'
+    assert str(raised.value).startswith(why)
+
+
+def test_some_labels_that_do_not_come_are_counted(traffic_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = set(OWN["text"].head(60).iloc[::3])
+
+    def partly(body: dict[str, Any], model_id: str) -> str:
+        return "" if body["messages"][0]["content"] in silent else speak(body, model_id)
+
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "offline")
+    args = [str(traffic_file), "--by", "judge", "--n", "30", "--out", "l.jsonl", "--yes"]
+    with Upstream(reply=partly) as running:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", running.url)
+        done = CliRunner().invoke(label, args, catch_exceptions=False)
+    assert done.exit_code == 0
+    n = int(done.stderr.split(" of 30 texts got no label")[0].splitlines()[-1])
+    assert 0 < n < 30
+    assert f"{n} for an empty reply of {FLEETS['claude'].models[Tier.SIMPLE].id}" in done.stderr
+    assert f"{30 - n} labels in l.jsonl" in done.stdout
+
+
+@pytest.mark.parametrize("is_batch", [False, True], ids=["direct", "batch"])
+@pytest.mark.parametrize("script", ["日本語で長く答える。", "word ", "🙂", "0 1 2 "])
+def test_the_most_that_was_stated_is_enough(script: str, is_batch: bool, fleet: str, tmp_path: Path) -> None:
+    """Whatever the script, and however long the answers: the stated sum bounds every call that is made."""
+    asked = [Query(f"{n} {script * 40}", 1.0, {}) for n in range(3)]
+    judge = Judge.of(FLEETS[fleet], with_middle=True)
+    most = sources.most_usd(asked, "judge", judge, is_batch)
+    answer = (script * 1000).encode()[:4000].decode("utf-8", "ignore")  # some 1,000 tokens, as many as are asked for
+
+    def long(body: dict[str, Any], model_id: str) -> str:
+        if "<answer_a>" in str(body):
+            return "B" if "wrong" in str(body).split("answer_a")[1] else "A"
+        return ("wrong " if "haiku" in model_id or "mini" in model_id else "") + answer
+
+    with Upstream(reply=long) as running, Journal(tmp_path / "j.db") as journal:
+        caller = Caller(client(running, fleet), journal, is_batch=is_batch, poll_s=0, budget_usd=most)
+        labels = sources.judge_labels(asked, judge, caller)
+        assert len(labels) == 3
+        assert journal.spent_usd <= most
+        assert sum(bill.usd for bill in running.bills) <= most
 
 
 def test_without_a_key_it_says_which(traffic_file: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -20,7 +21,7 @@ from router.catalog import Model
 from router.types import Tier
 from training.build.arrays import Array, Ints
 from training.build.export import Unfolded
-from training.labelling.comparison import ANSWER_TOKENS, Judge, ask, p_required, shortfall, tier_said
+from training.labelling.comparison import ANSWER_TOKENS, Judge, ask, p_required, shortfall, tier_said, verdict
 from training.labelling.paid_calls import Caller, Request
 from training.retrain import regression
 from training.rows import duplicates, traffic
@@ -213,20 +214,21 @@ def draw_queries(file: TrafficFile, n: int, base: Unfolded, seed: int = 0) -> li
     return [Query(texts[first[i]], float(w), requests[first[i]][1]) for i, w in zip(chosen, weight, strict=True)]
 
 
-def judge_labels(queries: list[Query], judge: Judge, caller: Caller) -> list[Label]:
+def judge_labels(queries: list[Query], judge: Judge, caller: Caller, missed: Missed | None = None) -> list[Label]:
     """Labels by blind comparison of the cheap and the top tier's answers, in both orders; none without a verdict.
 
-    With a middle tier, its answers are compared where the cheap ones fall behind.
+    With a middle tier, its answers are compared where the cheap ones fall behind. `missed` counts why there is none.
     """
     pairs = [judge.answers(query.text) for query in queries]
     cheap, top = (caller.answer([pair[side] for pair in pairs]) for side in (0, 1))
-    of_cheap = _shortfalls(queries, cheap, top, judge, caller)
+    of_cheap = _shortfalls(queries, cheap, top, judge, caller, Missed() if missed is None else missed)
     behind = [n for n, loss in enumerate(of_cheap) if loss]
     of_middle: dict[int, float | None] = {}
     if judge.middle is not None and behind:
         asked = [queries[n] for n in behind]
         answers = caller.answer([Request(judge.middle, query.text, ANSWER_TOKENS) for query in asked])
-        of_middle = dict(zip(behind, _shortfalls(asked, answers, [top[n] for n in behind], judge, caller), strict=True))
+        losses = _shortfalls(asked, answers, [top[n] for n in behind], judge, caller, Missed())
+        of_middle = dict(zip(behind, losses, strict=True))
     compared = (judge.cheap, *filter(None, [judge.middle]), judge.top)
     by = f"{judge.judge.id} on {' and '.join(model.id for model in compared)}"
     return [
@@ -236,23 +238,53 @@ def judge_labels(queries: list[Query], judge: Judge, caller: Caller) -> list[Lab
     ]
 
 
+class Missed(Counter[str]):
+    """Why texts have no label, with how many of each."""
+
+    def reply(self, reply: str | None, model: Model, lacks: str) -> None:
+        """Count a text whose label a model's reply stands in the way of; `lacks`: what one that is there has not."""
+        start = " ".join((reply or "")[:200].split())[:60]
+        if reply is None:
+            why = f"no reply of {model.id}"
+        elif not start:
+            why = f"an empty reply of {model.id}"
+        else:
+            why = f"a reply of {model.id} {lacks}"
+            like = next((each for each in self if each.startswith(why)), None)
+            why = like or f'{why}, such as "{start}"'
+        self[why] += 1
+
+    def __str__(self) -> str:
+        return "; ".join(f"{n} for {why}" for why, n in self.most_common())
+
+
 def _shortfalls(
-    queries: list[Query], lower: list[str | None], top: list[str | None], judge: Judge, caller: Caller
+    queries: list[Query], lower: list[str | None], top: list[str | None], judge: Judge, caller: Caller, missed: Missed
 ) -> list[float | None]:
     """How far each lower answer falls behind the top one; None where an answer or a verdict is missing."""
-    whole = [(n, a, b) for n, (a, b) in enumerate(zip(lower, top, strict=True)) if a and b]
+    whole: list[tuple[int, str, str]] = []
+    for n, (a, b) in enumerate(zip(lower, top, strict=True)):
+        if a and b:
+            whole.append((n, a, b))
+        else:
+            missed.reply(*((b, judge.top) if a else (a, judge.cheap)), "")
     replies = caller.answer([request for n, a, b in whole for request in judge.comparisons(queries[n].text, a, b)])
     found: list[float | None] = [None] * len(queries)
     for (n, _, _), first, second in zip(whole, replies[::2], replies[1::2], strict=True):
         found[n] = shortfall(first, second)
+        if found[n] is None:
+            missed.reply(second if verdict(first) else first, judge.judge, "without A, B or SAME")
     return found
 
 
-def asked_labels(queries: list[Query], model: Model, caller: Caller) -> list[Label]:
-    """Labels by asking a model which tier a text needs."""
+def asked_labels(queries: list[Query], model: Model, caller: Caller, missed: Missed | None = None) -> list[Label]:
+    """Labels by asking a model which tier a text needs; `missed` counts why there is none."""
     replies = caller.answer([ask(model, query.text) for query in queries])
-    said = ((query, tier_said(reply)) for query, reply in zip(queries, replies, strict=True))
-    return [query.label(_sure(tier), "ask", model.id) for query, tier in said if tier is not None]
+    said = [(query, tier_said(reply), reply) for query, reply in zip(queries, replies, strict=True)]
+    for _, tier, reply in said if missed is not None else ():
+        if tier is None and missed is not None:
+            missed.reply(reply, model, "that names no tier")
+    return [query.label(_sure(tier), "ask", model.id) for query, tier, _ in said if tier is not None]
 
 
 def most_usd(queries: list[Query], method: str, judge: Judge, is_batch: bool) -> Decimal:
