@@ -72,7 +72,7 @@ def _learn(
     base = export.read_unfolded(base_folder)
     identity = f"{RECIPE} {artifact.load(base_folder).manifest.files[export.TRAINING_FILE].sha256}"
     rows, conflicts = merged(read_examples(file, base, identity, memory, progress))
-    check_examples(rows)
+    check_examples(rows, file)
     out = split(rows)
     known, unseen = (np.flatnonzero(side & (rows.weights > 0)) for side in (~out, out))
     progress("fitting", 0, 1)
