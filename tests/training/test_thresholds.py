@@ -149,6 +149,30 @@ def test_what_the_labels_cannot_support_is_refused(n: int, target: str, message:
         search.choose_point(population(n, 4), Target.parse(target), 0.95)
 
 
+def test_what_is_refused_says_the_highest_target_that_is_supported() -> None:
+    rows = population(400, 4)
+    with pytest.raises(Refused) as refused:
+        search.choose_point(rows, Target.parse("quality>=0.995"), 0.95)
+    lower = refused.value.supported
+    assert lower is not None
+    assert f"; {lower} is supported, at a cost of 0." in str(refused.value)
+    assert search.choose_point(rows, Target.parse(lower), 0.95).cost < 1
+    with pytest.raises(Refused):
+        search.choose_point(rows, Target("quality", (Target.parse(lower).values[0] + 0.01,)), 0.95)
+
+
+def test_a_tier_that_is_not_used_gets_a_threshold_that_settings_take(tmp_path: Path) -> None:
+    """Scores of two tiers say nothing of the third; the point that comes of them serves."""
+    path = write(tmp_path, "s.csv", text=TEXTS, simple=[float(t == "simple") for t in TIERS], complex=[1.0] * 400)
+    report = json.loads(run("--labels", path, "--target", "quality>=0.6", "--json").output)
+    assert report["choice"]["thresholds"][1] == tradeoff.NEVER
+    assert (
+        tomllib.loads((tmp_path / "tierwise.toml").read_text())["operating_points"]["mine"]["thresholds"]["moderate"]
+        == 1
+    )
+    assert Tier.MODERATE not in {Router.load(operating_point="mine").decide(text).tier for text in TEXTS}
+
+
 def test_scores_that_tie_cannot_be_divided() -> None:
     rows = population(1000, 5)
     tied = Problem(np.round(rows.q, 0), rows.loss, COSTS, rows.novel, rows.required)

@@ -40,7 +40,15 @@ TOP = len(Tier) - 1
 
 
 class Refused(TierwiseError):
-    """The labels cannot support what is asked of them; the message says what would."""
+    """The labels cannot support what is asked of them; the message says what would.
+
+    `supported`: a target below the refused one that they do support, if any. It was chosen by a look at the rows that
+    prove it, so confirm it on others.
+    """
+
+    def __init__(self, message: str, supported: str | None = None) -> None:
+        super().__init__(message)
+        self.supported = supported
 
 
 @dataclass(frozen=True)
