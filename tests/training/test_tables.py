@@ -152,8 +152,23 @@ def test_what_is_written_is_read(
         ("\n\ntext,tier\na,simple\n", ["a"]),
         (f"text,tier\n{'long ' * 60_000},simple\n", ["long " * 60_000]),  # more than csv takes unasked
         ("text,tier,,\na,simple,,\nb,complex,,\n", ["a", "b"]),
+        ("sep=;\r\ntext;tier\r\na, b;simple\r\n", ["a, b"]),
+        (",text,tier\n0,a,simple\n1,b,complex\n", ["a", "b"]),  # the index that pandas writes
     ],
-    ids=["blanks", "backslashes", "unquoted", "one column", "short", "mac", "semicolons", "late", "long", "wide"],
+    ids=[
+        "blanks",
+        "backslashes",
+        "unquoted",
+        "one column",
+        "short",
+        "mac",
+        "semicolons",
+        "late",
+        "long",
+        "wide",
+        "sep",
+        "index",
+    ],
 )
 def test_dialects_that_are_found(content: str, texts: list[str], tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_bytes(content.encode())

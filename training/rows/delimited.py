@@ -125,9 +125,16 @@ def find_dialect(path: Path, encoding: str) -> dict[str, Any]:
             break
         head.append(line)
         size += len(line)
+    if head and is_hint(head[0]):
+        del head[0]
     order = "\t,;|" if path.suffix.lower() in (".tsv", ".tab") else DELIMITERS
     dialects = [{"delimiter": delimiter, **way} for way in _WAYS for delimiter in order]
     return max(dialects, key=lambda dialect: _merit(head, dialect, is_cut))  # of equals the first
+
+
+def is_hint(cell: object) -> bool:
+    """Whether a first row is no header, but `sep=;`, which tells Excel the delimiter."""
+    return isinstance(cell, str) and cell.lower().lstrip('"').startswith("sep=")
 
 
 def _merit(head: list[str], dialect: dict[str, Any], is_cut: bool) -> tuple[float, ...]:

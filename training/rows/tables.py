@@ -162,7 +162,7 @@ class Table:
         for number, cells in rows:
             there = [cell if cell is not None and str(cell).strip() else None for cell in cells]
             if not header:
-                if any(cell is not None for cell in there):
+                if any(cell is not None for cell in there) and not delimited.is_hint(there[0]):
                     header = self._header(there)
                 continue
             if any(cell is not None for cell in there[len(header) :]):
