@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from router import catalog
+from router.cli import cli
+from router.errors import ClientError
 from training.commands.label import label
 from training.commands.tune import tune
 from training.rows import delimited, tables, traffic
@@ -210,6 +213,7 @@ def test_decimal_commas_and_truth_values(tmp_path: Path) -> None:
         ("l.csv", b"text,tier\n", "has no rows"),
         ("l.json", b'[{"text": "a", "tier": "simple"}, 7]', r'row 2 \("7"\): a int, expected an object'),
         ("l.json", b'{"model": "m", "messages": [{"role": "user", "content": "hi"}]}', "expected an array of objects"),
+        ("l.json", b"[]", "has no rows"),
         ("l.json", b'[{"text": "a",]', "expected JSON: an array of objects"),
         ("l.jsonl", b'{"text": "a", "tier": "simple"}\n\n["b"]\n', r"row 3 \(.*\): .*expected one JSON object a line"),
         ("l.xlsx", b"no zip at all", "cannot be read as .xlsx"),
@@ -328,6 +332,24 @@ def test_blank_rows_are_skipped_and_counted(name: str, tmp_path: Path) -> None:
     shift = 1 if name in ("l.csv", "l.xlsx") else 0
     assert [(number, text) for number, text, _ in found] == [(2 + shift, TEXTS[0]), (5 + shift, TEXTS[1])]
     assert notes == [f"{name}: 3 blank rows skipped"]
+
+
+def test_blank_lines_change_no_value(tmp_path: Path) -> None:
+    """A whole number stays one, and the last line's end is no blank row."""
+    rows = ['{"text": "a", "id": 7, "good": true}', "", '{"text": "b", "id": 8, "good": false}', ""]
+    for name in ("l.jsonl", "l.json"):
+        (tmp_path / name).write_text("\n".join(rows))
+        notes: list[str] = []
+        read = list(traffic.read_requests(TrafficFile(tmp_path / name, say=notes.append)))
+        assert [(number, row["id"], row["good"]) for number, _, row in read] == [(1, 7, True), (3, 8, False)]
+        assert notes == [f"{name}: 1 blank row skipped"]
+
+
+def test_without_openpyxl_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pd.DataFrame({"text": TEXTS, "tier": TIERS}).to_excel(tmp_path / "l.xlsx", index=False)
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(ClientError, match=r"tune needs openpyxl; pip install 'tierwise\[train\]'"):
+        CliRunner().invoke(cli, ["tune", "--labels", str(tmp_path / "l.xlsx")], catch_exceptions=False)
 
 
 def test_a_spreadsheet_with_other_sheets_numbers_and_gaps(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ Progress = Callable[[str, int, int], None]
 class Examples:
     """Every label as numbers; about 300 bytes a row, and the texts are not kept.
 
-    `keys` identify texts (case and white space aside); `numbers` are the rows' places in the file, from 1; `slices` map
+    `keys` identify texts (case and white space aside); `numbers` are the rows' numbers in the file; `slices` map
     a name to the values' numbers and the values.
     """
 

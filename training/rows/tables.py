@@ -95,10 +95,10 @@ class Table:
         A column that has the new name already is left out. Cells without anything are None or NaN. Raises LabelError
         for a row that cannot be read.
         """
-        n_blank = 0
+        n_blank = n_read = last = 0
         for read in self._whole if self._kind in (".json", ".xlsx") else self._read():
             blank = _blank(read)
-            n_blank += len(blank)
+            n_blank, n_read, last = n_blank + len(blank), n_read + len(read), max([last, *read.index[-1:]])
             frame = read.drop(index=read.index[blank]) if blank else read
             if len(frame):
                 others = columns.other_names([str(name) for name in frame])
@@ -106,6 +106,8 @@ class Table:
                     self.say(f'"{name}" is read as the class of traffic, column `class`')
                 frame = _renamed(frame, others)
                 yield _typed(_renamed(frame, names or {}), has_commas=self._has_commas)
+        if self._kind in (".json", *_LINES):
+            n_blank += last - n_read  # blank lines
         if n_blank:
             self.say(f"{n_blank} blank row{'s' if n_blank > 1 else ''} skipped")
 
@@ -223,8 +225,6 @@ class Table:
         numbers: list[int] = []
         for number, line in enumerate(delimited.read_lines(self.path, self._encoding), start=1):
             if line.isspace():
-                numbers.append(number)
-                rows.append({})
                 continue
             try:
                 rows.append(decode(line))

@@ -85,7 +85,7 @@ class LabelBatch:
 
     `targets` float64 [n, n_tiers], rows sum to 1; `weights` float64 [n]; `methods` int8 [n] in METHODS; `censored`
     bool [n]: the middle tier was not seen.
-    `conversations` and the values of `slices` are "" where unknown; `numbers` are the rows' places in the file, from 1.
+    `conversations` and the values of `slices` are "" where unknown; `numbers` are the rows' numbers in the file.
     """
 
     texts: list[str]
