@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from router import catalog
+from router import Tier, catalog
 from router.cli import cli
 from router.errors import ClientError
 from training.commands.label import label
@@ -300,6 +300,31 @@ def test_of_several_columns_the_one_that_holds_tiers_is_the_tier(tmp_path: Path)
     found, notes = rows_of(tmp_path / "s.csv")
     assert [target for *_, target in found] == [[1, 0, 0]] * 4
     assert notes == []
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (["1", "n/a"], r"row 3 \(.b.\): claude-haiku-4-5 is 'n/a', expected 0 to 1"),
+        (["1", "7"], r"row 3 \(.b.\): claude-haiku-4-5 is '?7(.0)?'?, expected 0 to 1"),
+        (["1", ""], r"row 3 \(.b.\): it has no score of claude-haiku-4-5; leave the row out"),
+    ],
+)
+def test_a_bad_score_is_named(scores: list[str], message: str, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"Question": ["a", "b"], "claude-haiku-4-5": scores, "claude-opus-4-7": ["1", "1"]})
+    frame.to_csv(tmp_path / "s.csv", index=False)
+    with pytest.raises(LabelError, match=message):
+        rows_of(tmp_path / "s.csv")
+    with pytest.raises(LabelError, match=message):
+        losses.read_losses(tmp_path / "s.csv", FLEET)
+
+
+def test_a_model_that_did_not_answer_does_not_hide_its_tier(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": ["a", "b"], "one": [0.5, None], "two": [1.0, 0.0], "big": [1.0, 1.0]})
+    frame.to_csv(tmp_path / "s.csv", index=False)
+    tiers = {"one": Tier.SIMPLE, "two": Tier.SIMPLE, "big": Tier.COMPLEX}
+    found, _ = rows_of(tmp_path / "s.csv", tiers=tiers)
+    assert [target for *_, target in found] == [[0.75, 0, 0.25], [0, 0, 1]]
 
 
 def test_class_is_the_class_of_traffic(tmp_path: Path) -> None:

@@ -170,7 +170,8 @@ def test_a_tier_that_is_not_used_gets_a_threshold_that_settings_take(tmp_path: P
         tomllib.loads((tmp_path / "tierwise.toml").read_text())["operating_points"]["mine"]["thresholds"]["moderate"]
         == 1
     )
-    assert Tier.MODERATE not in {Router.load(operating_point="mine").decide(text).tier for text in TEXTS}
+    router = Router.load(operating_point="mine")
+    assert Tier.MODERATE not in {router.decide(text).tier for text in TEXTS}
 
 
 def test_scores_that_tie_cannot_be_divided() -> None:

@@ -28,7 +28,8 @@ from training.rows import duplicates, traffic
 from training.rows.columns import SLICES
 from training.rows.errors import LabelError, bad_row
 from training.rows.tables import is_empty
-from training.rows.traffic import METHODS, TrafficFile
+from training.rows.targets import METHODS
+from training.rows.traffic import TrafficFile
 
 FLOOR = 0.25
 """What a text that is sure and known still weighs in the draw, so that every text may be drawn."""

@@ -30,6 +30,7 @@ from training.retrain.examples import MIN_LABELS, Examples, Progress, check_exam
 from training.retrain.regression import LinearMap, Shard
 from training.rows import traffic
 from training.rows.errors import LabelError
+from training.rows.targets import METHODS
 from training.rows.traffic import TrafficFile
 
 CHOICE_ROWS = 3000
@@ -99,9 +100,7 @@ def _learn(
         "n_training": len(known),
         "n_held_out": len(unseen),
         "n_groups": int(rows.groups.max()) + 1,
-        "methods": {
-            m: int((rows.methods == k).sum()) for k, m in enumerate(traffic.METHODS) if (rows.methods == k).any()
-        },
+        "methods": {m: int((rows.methods == k).sum()) for k, m in enumerate(METHODS) if (rows.methods == k).any()},
         "shares": rounded(dict(zip(Tier, rows.weights @ rows.targets / rows.weights.sum(), strict=True))),
         "n_censored": rows.n_censored,
         "conflicts": conflicts,

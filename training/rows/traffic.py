@@ -30,13 +30,11 @@ from router import catalog
 from router.decide.task import read_task
 from router.errors import RequestError
 from router.types import Tier
-from training.rows import columns, tables
+from training.rows import columns, tables, targets
 from training.rows.columns import SLICES, Say
 from training.rows.errors import LabelError, bad_row
 from training.rows.tables import Table
-
-METHODS = ("by-hand", "given", "outcomes", "judge", "ask")
-"""Where a label may come from; where one text has several, the earlier method wins."""
+from training.rows.targets import Rows
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,12 @@ class TrafficFile:
         """Whether it has a row for each query and model."""
         return {"model", "score"} <= set(self.table.columns)
 
+    @cached_property
+    def models(self) -> dict[str, Tier]:
+        """The columns of scores, with their tiers; none unless the strongest tier's and another one's are there."""
+        known = _known_tiers(self.table.columns, self)
+        return known if len(set(known.values())) > 1 and Tier.COMPLEX in known.values() else {}
+
     def sha256(self) -> str:
         """Of the files' bytes."""
         digest = hashlib.sha256()
@@ -100,41 +104,20 @@ class LabelBatch:
 
 def read_labels(file: TrafficFile) -> Iterator[LabelBatch]:
     """The labels of a file, batch by batch, in order. Raises LabelError, naming the row or column and the remedy."""
-    for frame in _rows_by_query(file) if file.is_long else file.table.frames(_label_columns(file)):
-        texts = texts_of(file.path, frame)
-        rows = _Rows(file.path, frame)
+    names = {} if file.is_long else _label_columns(file)
+    for frame in _rows_by_query(file) if file.is_long else file.table.frames(names):
+        models = {tier.value: tier for tier in Tier if tier.value in frame} if file.is_long else file.models
+        rows = Rows(file.path, frame)
         yield LabelBatch(
-            texts,
-            _targets(rows, file),
-            _weights(rows),
-            _methods(rows),
-            _censored(rows, file),
-            _strings(frame, "conversation"),
-            {name: _strings(frame, name) for name in SLICES if name in frame},
+            targets.texts_of(rows),
+            targets.targets_of(rows, models),
+            targets.weights_of(rows),
+            targets.methods_of(rows),
+            targets.censored_of(rows, models),
+            targets.strings_of(frame, "conversation"),
+            {name: targets.strings_of(frame, name) for name in SLICES if name in frame},
             frame.index.to_numpy(int),
         )
-
-
-def texts_of(path: Path, frame: pd.DataFrame) -> list[str]:
-    """The column `text` of rows with their numbers as index. Raises LabelError for a row without one."""
-    texts: list[Any] = frame["text"].tolist()
-    for row, value in zip(frame.index, texts, strict=True):
-        if not isinstance(value, str) or not value.strip():
-            said = "there is no text" if tables.is_empty(value) else f"the text is {value!r}, expected a string"
-            raise LabelError(f"{path}: row {row}: {said}; leave the row out")
-    return texts
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """A batch as read: `frame`, whose index are the rows' numbers."""
-
-    path: Path
-    frame: pd.DataFrame
-
-    def refuse(self, at: int, why: str) -> LabelError:
-        """The error of the row at this place."""
-        return bad_row(self.path, int(self.frame.index[at]), self.frame["text"].iloc[at], why)
 
 
 def _label_columns(file: TrafficFile) -> dict[str, str]:
@@ -145,9 +128,10 @@ def _label_columns(file: TrafficFile) -> dict[str, str]:
         raise LabelError(f"{file.path} is feedback, not labels; turn it into labels first: tierwise label")
     if "p_required" in table.columns:
         return names
-    scores = bool(_scored(table.head))
-    tier = table.tier(needed=not scores)
-    if tier is None and not scores:
+    tier = table.tier(needed=not file.models)
+    if tier is None and not file.models:
+        if scored := _scored(table.head):
+            tiers_of(scored, file)  # says what --tier is for
         raise columns.no_tier(table.columns, table.values_of, file.path)
     return names if tier is None else {**names, tier: "tier"}
 
@@ -230,32 +214,25 @@ def tiers_of(names: Iterable[Any], file: TrafficFile, least: int = 2) -> dict[st
     Raises LabelError when they are models of fewer than `least` tiers, or, of two or more, none is of the strongest.
     """
     known = list(map(str, names))
-    if file.tiers is not None:
-        found = {name: file.tiers[name] for name in known if name in file.tiers}
-    else:
-        fleets = catalog.shipped().fleets.values()
-        by_fleet = ((name, fleet.tier_of(name)) for name in known for fleet in fleets)
-        found = {name: tier for name, tier in by_fleet if tier}
-    found |= {name: Tier(name) for name in known if name in list(Tier)}
+    found = _known_tiers(known, file)
     if len(set(found.values())) < least or (least > 1 and Tier.COMPLEX not in found.values()):
         missing = f"their tiers are known for {sorted(found)}" if found else "none of their tiers is known"
         raise LabelError(
             f"{file.path} has scores of {', '.join(known[:12])}: {missing}; say which models stand for which tier, "
-            "the strongest for complex: --tier simple=MODEL,MODEL --tier complex=MODEL"
+            "the strongest for complex: --tier simple=MODEL,MODEL --tier complex=MODEL. If a column holds tiers: "
+            "--tier-column NAME"
         )
     return found
 
 
-def required(scores: Mapping[Tier, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-    """P(required tier) float64 [n, n_tiers] from mean scores by tier: what the strongest gains over each.
-
-    Where no model of the middle tier answered, what the cheap one cannot do counts as complex, and is censored.
-    """
-    top = np.clip(scores[Tier.COMPLEX], 0, 1)
-    lacks = {tier: np.clip(top - scores[tier], 0, 1) for tier in list(Tier)[:-1] if tier in scores}
-    simple = 1 - lacks.get(Tier.SIMPLE, np.ones_like(top))
-    moderate = np.maximum(simple, 1 - lacks[Tier.MODERATE]) if Tier.MODERATE in lacks else simple
-    return np.column_stack([simple, moderate - simple, 1 - moderate])
+def _known_tiers(names: list[str], file: TrafficFile) -> dict[str, Tier]:
+    if file.tiers is not None:
+        found = {name: file.tiers[name] for name in names if name in file.tiers}
+    else:
+        fleets = catalog.shipped().fleets.values()
+        by_fleet = ((name, fleet.tier_of(name)) for name in names for fleet in fleets)
+        found = {name: tier for name, tier in by_fleet if tier}
+    return found | {name: Tier(name) for name in names if name in list(Tier)}
 
 
 def read_requests(file: TrafficFile) -> Iterator[tuple[int, str, dict[str, Any]]]:
@@ -290,50 +267,9 @@ def read_starts(file: TrafficFile, numbers: Iterable[int]) -> dict[int, str]:
     return found
 
 
-def _targets(rows: _Rows, file: TrafficFile) -> npt.NDArray[np.float64]:
-    frame = rows.frame
-    if "p_required" in frame:
-        return _soft_targets(rows)
-    if "tier" not in frame:
-        tiers = tiers_of(_scored(frame), file)
-        of_tier = {t: [model for model, other in tiers.items() if other is t] for t in Tier}
-        return required({t: frame[names].mean(axis=1).to_numpy(float) for t, names in of_tier.items() if names})
-    named = tier_names(frame)
-    wrong = ~named.isin(list(Tier))
-    if wrong.any():
-        at = int(np.flatnonzero(wrong)[0])
-        n_more = int(wrong.sum()) - 1
-        more = f" ({n_more} more such rows among the first {frame.index[-1]})" if n_more else ""
-        raise rows.refuse(at, f"{wrong_tier(frame['tier'].tolist()[at])}{more}")
-    return np.eye(len(Tier))[named.map({tier.value: k for k, tier in enumerate(Tier)}).to_numpy(int)]
-
-
-def wrong_tier(value: Any) -> str:
-    """What is wrong with the tier of a row, and what to do."""
-    expected = ", ".join(Tier)
-    if tables.is_empty(value):
-        return f"it has no tier; expected {expected}, or leave the row out"
-    near = get_close_matches(str(value).strip().lower(), [tier.value for tier in Tier], n=1)
-    remedy = f"did you mean {near[0]!r}?" if near else "map your labels to these names"
-    return f"tier {value!r} is none of {expected}; {remedy}"
-
-
-def tier_names(frame: pd.DataFrame) -> pd.Series:
-    """The column `tier`, whatever the case of its names and the blanks around them; other values as they are."""
-    return frame["tier"].map(lambda value: value.strip().lower() if isinstance(value, str) else value)
-
-
-def _soft_targets(rows: _Rows) -> npt.NDArray[np.float64]:
-    for at, value in enumerate(rows.frame["p_required"]):
-        given = np.asarray(value, object)
-        if given.shape != (len(Tier),) or not all(isinstance(p, float | int) for p in given):
-            raise rows.refuse(at, f"p_required is {value!r}, expected {len(Tier)} numbers")
-    table = np.array([list(value) for value in rows.frame["p_required"]], float).reshape(-1, len(Tier))
-    off = np.flatnonzero(~((table >= -1e-6).all(axis=1) & (np.abs(table.sum(axis=1) - 1) < 1e-3)))
-    if off.size:
-        raise rows.refuse(off[0], f"p_required is {table[off[0]].tolist()}, expected a sum of 1")
-    clipped = np.clip(table, 0, 1)
-    return np.asarray(clipped / clipped.sum(axis=1, keepdims=True))
+def _scored(frame: pd.DataFrame) -> list[str]:
+    """The columns that hold scores."""
+    return [str(name) for name in frame if name not in ("tier", "text") and _is_score(frame[name])]
 
 
 def _is_score(values: pd.Series) -> bool:
@@ -342,50 +278,3 @@ def _is_score(values: pd.Series) -> bool:
         and values.dtype.kind in "fiub"
         and bool(values.between(0, 1).all())
     )
-
-
-def _weights(rows: _Rows) -> npt.NDArray[np.float64]:
-    if "weight" not in rows.frame:
-        return np.ones(len(rows.frame))
-    given = rows.frame["weight"]
-    weights = pd.to_numeric(given.fillna(1.0), errors="coerce").to_numpy(float)
-    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights > 0)))
-    if wrong.size:
-        raise rows.refuse(wrong[0], f"weight is {given.tolist()[wrong[0]]!r}, expected a number above 0")
-    return weights
-
-
-def _methods(rows: _Rows) -> npt.NDArray[np.int8]:
-    if "method" not in rows.frame:
-        return np.full(len(rows.frame), METHODS.index("given"), np.int8)
-    given = rows.frame["method"]
-    wrong = np.flatnonzero(~given.isin(METHODS))
-    if wrong.size:
-        raise rows.refuse(wrong[0], f"method {given.tolist()[wrong[0]]!r} is none of {', '.join(METHODS)}")
-    return given.map(METHODS.index).to_numpy(np.int8)
-
-
-def _censored(rows: _Rows, file: TrafficFile) -> npt.NDArray[np.bool_]:
-    """Rows that say nothing of the middle tier: marked so, or scores of two tiers."""
-    frame = rows.frame
-    if "p_required" not in frame:
-        models = [] if "tier" in frame else _scored(frame)
-        return np.full(len(frame), bool(models) and Tier.MODERATE not in tiers_of(models, file).values())
-    if "censored" not in frame:
-        return np.zeros(len(frame), bool)
-    given = frame["censored"].astype(object)
-    wrong = np.flatnonzero(~(given.isin([True, False]) | given.isna()))
-    if wrong.size:
-        raise rows.refuse(wrong[0], f"censored is {given.tolist()[wrong[0]]!r}, expected true or false")
-    return given.eq(True).to_numpy(bool)
-
-
-def _scored(frame: pd.DataFrame) -> list[str]:
-    """The columns that hold scores."""
-    return [str(name) for name in frame if name not in ("tier", "text") and _is_score(frame[name])]
-
-
-def _strings(frame: pd.DataFrame, name: str) -> list[str]:
-    if name not in frame:
-        return [""] * len(frame)
-    return ["" if value is None or value != value else str(value) for value in frame[name]]

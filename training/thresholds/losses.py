@@ -14,10 +14,11 @@ from router.types import Tier
 from training.build import export, training_set
 from training.build.arrays import Array, Ints
 from training.retrain import examples
+from training.rows import targets
 from training.rows.columns import no_tier
-from training.rows.errors import LabelError, bad_row
+from training.rows.errors import LabelError
 from training.rows.tables import Table
-from training.rows.traffic import texts_of, tier_names, wrong_tier
+from training.rows.targets import Rows
 
 _TIERS = [tier.value for tier in Tier]
 
@@ -50,39 +51,24 @@ def read_losses(source: Path | Table, fleet: Fleet) -> Losses:
     scored = _score_columns(table.columns, fleet)
     tier = None if "p_required" in table.columns else table.tier(needed=scored is None)
     frame = pd.concat(table.frames(names if tier is None else {**names, tier: "tier"}))
-    texts, numbers = texts_of(path, frame), frame.index.to_numpy(int)
-    rows = _Rows(path, frame.reset_index(drop=True), numbers)
+    rows = Rows(path, frame)
+    texts, numbers = targets.texts_of(rows), frame.index.to_numpy(int)
+    others = frame.reset_index(drop=True)
     if "tier" in frame:
-        named = tier_names(rows.frame)
-        wrong = ~named.isin(_TIERS)
-        if wrong.any():
-            at = int(wrong.to_numpy().argmax())
-            raise rows.refuse(at, wrong_tier(rows.frame["tier"].tolist()[at]))
-        required = named.map(_TIERS.index).to_numpy(int)
+        required = targets.tiers_of(rows)
         loss = (np.arange(len(_TIERS)) < required[:, None]).astype(float)
-        return Losses(path, texts, loss, required, rows.frame.assign(tier=named), numbers)
+        return Losses(path, texts, loss, required, others.assign(tier=np.array(_TIERS)[required]), numbers)
     if "p_required" in frame:
-        return Losses(path, texts, _soft_loss(rows), None, rows.frame, numbers)
+        # From `tierwise label`: P(a tier is required), so that a tier loses with the probability that more is.
+        loss = np.clip(1 - targets.soft_targets_of(rows).cumsum(axis=1), 0, 1)
+        return Losses(path, texts, np.asarray(loss), None, others, numbers)
     if scored is None:
         expected = ", ".join(f"{tier.value} or {fleet.models[tier].id}" for tier in fleet.models)
         raise LabelError(
             f"{no_tier(table.columns, table.values_of, path)}. Scores are expected for the top tier and a cheaper one, "
             f"in columns {expected}"
         )
-    return Losses(path, texts, _loss(rows, scored), None, rows.frame, numbers)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Labelled rows: `numbers` are those of the file."""
-
-    path: Path
-    frame: pd.DataFrame
-    numbers: Ints
-
-    def refuse(self, at: int, why: str) -> LabelError:
-        """The error of the row at this place."""
-        return bad_row(self.path, int(self.numbers[at]), self.frame["text"].iloc[at], why)
+    return Losses(path, texts, _loss(rows, scored), None, others, numbers)
 
 
 def read_scores(path: Path, labels: Losses) -> Array:
@@ -132,38 +118,17 @@ def unseen(labels: Losses, folder: Path) -> Losses:
     return Losses(labels.path, texts, labels.loss[keep], required, frame, labels.numbers[keep], int((~keep).sum()))
 
 
-def _soft_loss(rows: _Rows) -> Array:
-    """From `tierwise label`: P(a tier is required), so that a tier loses with the probability that more is."""
-    given = rows.frame["p_required"].tolist()
-    for at, value in enumerate(given):
-        if np.shape(value) != (len(_TIERS),):
-            raise rows.refuse(at, f"p_required is {value!r}, expected {len(_TIERS)} numbers")
-    p = np.array([list(value) for value in given], float).reshape(-1, len(_TIERS))
-    wrong = (p < 0).any(axis=1) | ~np.isclose(p.sum(axis=1), 1, atol=1e-3)
-    if wrong.any():
-        at = int(wrong.argmax())
-        raise rows.refuse(at, f"p_required is {p[at].tolist()}, expected shares that sum to 1")
-    return np.asarray(np.clip(1 - p.cumsum(axis=1), 0, 1))
-
-
-def _score_columns(names: list[str], fleet: Fleet) -> dict[Tier, str] | None:
+def _score_columns(names: list[str], fleet: Fleet) -> dict[str, Tier] | None:
     """The columns with scores of the fleet's tiers; None unless there is the top tier's and another one's."""
     known = {tier: (tier.value, model.id, *model.aliases) for tier, model in fleet.models.items()}
     found = {tier: next((name for name in each if name in names), None) for tier, each in known.items()}
-    there = {tier: name for tier, name in found.items() if name is not None}
-    return there if Tier.COMPLEX in there and len(there) > 1 else None
+    there = {name: tier for tier, name in found.items() if name is not None}
+    return there if Tier.COMPLEX in there.values() and len(there) > 1 else None
 
 
-def _loss(rows: _Rows, columns: dict[Tier, str]) -> Array:
+def _loss(rows: Rows, models: dict[str, Tier]) -> Array:
     """From scores: how far each tier's answer falls behind the top tier's; a better answer is worth no more."""
     loss = np.full((len(rows.frame), len(_TIERS)), np.nan)
-    for k, tier in enumerate(Tier):
-        if tier in columns:
-            given = rows.frame[columns[tier]]
-            values = pd.to_numeric(given, errors="coerce").to_numpy(float)
-            wrong = ~((values >= 0) & (values <= 1))
-            if wrong.any():
-                at = int(wrong.argmax())
-                raise rows.refuse(at, f"{columns[tier]} is {given.tolist()[at]!r}, expected 0 to 1")
-            loss[:, k] = values
+    for tier, scores in targets.scores_of(rows, models).items():
+        loss[:, tier.rank] = scores
     return np.asarray(np.clip(loss[:, -1:] - loss, 0, 1))
