@@ -67,7 +67,7 @@ def tiers_of(rows: Rows) -> npt.NDArray[np.int_]:
 
 
 def scores_of(rows: Rows, models: Mapping[str, Tier]) -> dict[Tier, npt.NDArray[np.float64]]:
-    """The mean score [n] of each tier's models, in [0, 1]. Raises LabelError for any other, and for a row without one."""
+    """The mean score [n] of each tier's models, in [0, 1]. Raises LabelError for another score, or none in a row."""
     scores = {}
     for tier in dict.fromkeys(models.values()):
         given = rows.frame[[model for model, other in models.items() if other is tier]]
