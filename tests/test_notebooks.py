@@ -44,11 +44,49 @@ def test_its_outputs_are_committed_and_small() -> None:
     assert not any(output["output_type"] == "error" for cell in cells for output in cell["outputs"])
 
 
+def own_rows(path: Path, n: int = 200) -> None:
+    """Rows as somebody has them, in the format that the name says."""
+    rows = corpora.queries().sample(n, random_state=1)[["text", "tier"]].rename(columns={"text": "Message"})
+    if path.suffix == ".xlsx":
+        rows.rename(columns={"tier": "Label"}).to_excel(path, index=False)
+    elif path.suffix == ".csv":  # a target that these labels cannot support
+        rows.assign(Label="complex").drop(columns="tier").to_csv(path, index=False, sep=";", encoding="utf-16")
+    else:
+        suffices = {"claude-haiku-4-5": (rows["tier"] == "simple").astype(float), "claude-opus-4-7": 1.0}
+        rows.assign(**suffices).drop(columns="tier").to_parquet(path)
+
+
+def said(cells: list[Any]) -> str:
+    return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
+
+
+@pytest.mark.parametrize("name", ["labels.xlsx", "labels.csv", "labels.parquet"])
+def test_only_labels_is_changed_to_200_rows_of_ones_own(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_rows(tmp_path / name)
+    cells = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
+    changed = cells[0].source.replace("LABELS = corpora.QUERIES ", f'LABELS = Path("{name}") ')
+    assert changed != cells[0].source
+    cells[0].source = changed
+    text = said(execute(cells, tmp_path, monkeypatch))
+    assert 'text column: "Message" (guessed' in text
+    written = tmp_path / "tierwise.toml"
+    if name == "labels.csv" or "nothing is written" in text:
+        assert "200 rows: these labels cannot support quality >= 0.95" in text
+        assert " is supported, at a cost of " in text
+        assert "nothing is written: no point is proved" in text
+        assert not written.exists()
+    else:
+        assert tomllib.loads(written.read_text())["operating_points"]["mine"]["n_rows"] == 200
+        assert Router.load(operating_point="mine").decide("hi").operating_point == "mine"
+
+
 def test_the_last_three_cells_alone_serve_labels_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = corpora.queries().sample(600, random_state=0)
     rows[["text", "tier"]].to_csv(tmp_path / "labels.csv", index=False)
     cells = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"][-3:]
-    own = cells[0].source.replace("corpora.QUERIES, corpora.OUT_OF_FOLD", 'Path("labels.csv"), None')
+    own = cells[0].source.replace('globals().get("LABELS", corpora.QUERIES)', 'Path("labels.csv")')
     assert own != cells[0].source
     cells[0].source = own
     execute(cells, tmp_path, monkeypatch)

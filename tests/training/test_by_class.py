@@ -21,7 +21,8 @@ from training.build import export
 from training.commands.retrain import retrain
 from training.retrain import by_class, classes, regression
 from training.retrain.classes import ClassModels
-from training.rows.traffic import LabelError, TrafficFile
+from training.rows.errors import LabelError
+from training.rows.traffic import TrafficFile
 
 EASY_THERE = "derive the tariff of lamp 4711"
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -19,6 +24,7 @@ from router import Tier, catalog
 from router.catalog import PROVIDERS
 from router.classifier import artifact
 from router.offline import Upstream
+from tests.conftest import ROOT
 from training.build import corpora, export
 from training.commands.label import label
 from training.labelling import paid_calls, sources
@@ -26,6 +32,8 @@ from training.labelling.comparison import Judge, p_required, shortfall, tier_sai
 from training.labelling.paid_calls import Caller, Journal, Request
 from training.labelling.sources import Book, Query
 from training.rows import traffic
+from training.rows.errors import LabelError
+from training.rows.traffic import TrafficFile
 
 OWN = corpora.queries()
 HARD = set(OWN.loc[OWN["tier"] == "complex", "text"])
@@ -274,10 +282,10 @@ def test_texts_are_chosen_where_the_base_is_unsure_and_weights_give_the_mix_back
     path = tmp_path / "traffic.jsonl"
     rows = [{"text": text, "category": category} for text, category in zip(OWN["text"], OWN["category"], strict=True)]
     path.write_text("\n".join(json.dumps(row) for row in [*rows, *rows[:300]]))
-    chosen = sources.draw_queries(path, 300, base)
+    chosen = sources.draw_queries(TrafficFile(path), 300, base)
     assert abs(len(chosen) - 300) <= 1
     assert len({query.text for query in chosen}) == len(chosen)
-    assert [q.text for q in chosen] == [q.text for q in sources.draw_queries(path, 300, base)]
+    assert [q.text for q in chosen] == [q.text for q in sources.draw_queries(TrafficFile(path), 300, base)]
 
     def doubt(texts: list[str]) -> np.ndarray:
         q, _ = base.predict(texts)
@@ -316,9 +324,9 @@ def test_a_line_that_a_crash_cut_off_is_dropped(tmp_path: Path) -> None:
     with Book(path) as book:
         assert len(book.labels) == 3
         book.add([queries(4)[3].label((1, 0, 0), "by-hand", "me")])
-    assert len(next(traffic.read_labels(traffic.TrafficFile(path))).texts) == 4
+    assert len(next(traffic.read_labels(TrafficFile(path))).texts) == 4
     path.write_text('{"other": 1}\n')
-    with pytest.raises(traffic.LabelError, match="line 1 is not a label"):
+    with pytest.raises(LabelError, match="line 1 is not a label"):
         Book(path)
 
 
@@ -328,9 +336,9 @@ def test_feedback_says_on_which_side_the_required_tier_is(tmp_path: Path) -> Non
     served = [("claude-haiku-4-5", True), ("claude-haiku-4-5", False), ("claude-sonnet-4-6", True), ("other", True)]
     rows = [{"text": OWN["text"][n], "model": m, "good": good} for n, (m, good) in enumerate(served)]
     path.write_text("\n".join(map(json.dumps, [*rows, {"text": "x", "model": "claude-opus-4-7", "good": False}])))
-    with pytest.raises(traffic.LabelError, match="is feedback, not labels"):
-        next(traffic.read_labels(traffic.TrafficFile(path)))
-    (labels,) = sources.from_feedback(traffic.TrafficFile(path), base)
+    with pytest.raises(LabelError, match="is feedback, not labels"):
+        next(traffic.read_labels(TrafficFile(path)))
+    (labels,) = sources.from_feedback(TrafficFile(path), base)
     assert [row.p_required[0] for row in labels[:2]] == [1, 0]
     assert labels[2].p_required[2] == 0
     assert 0 < labels[2].p_required[1] < 1
@@ -338,8 +346,8 @@ def test_feedback_says_on_which_side_the_required_tier_is(tmp_path: Path) -> Non
     done = CliRunner().invoke(label, [str(path), "--out", "l.jsonl"])
     assert "3 labels in l.jsonl" in done.output
     path.write_text('{"text": "x", "model": "claude-opus-4-7", "good": "yes"}')
-    with pytest.raises(traffic.LabelError, match="row 1: good is not true or false"):
-        next(sources.from_feedback(traffic.TrafficFile(path), base))
+    with pytest.raises(LabelError, match=r"row 1 \(.x.\): good is 'yes', expected true or false"):
+        next(sources.from_feedback(TrafficFile(path), base))
 
 
 def test_agreement_between_methods() -> None:
@@ -380,11 +388,98 @@ def test_command_asks_before_a_cent_is_spent(
     assert "judge and ask agree on 100% of 10 texts" in done.output
 
 
-def test_command_by_hand(traffic_file: Path) -> None:
-    args = [str(traffic_file), "--by-hand", "--n", "3", "--out", "l.jsonl"]
-    done = CliRunner().invoke(label, args, input="sq")
-    assert done.exit_code == 0, done.output
-    assert "1 labels in l.jsonl" in done.output
+BY_HAND = ["label", "traffic.jsonl", "--by-hand", "--n", "3", "--out", "l.jsonl"]
+RUN = [sys.executable, "-c", "from router.cli import main; main()", *BY_HAND]
+
+
+def test_command_by_hand(traffic_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a terminal, where somebody presses s again and again."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    terminal, keys = pty.openpty()
+    running = subprocess.Popen(RUN, cwd=traffic_file.parent, stdin=keys, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while running.poll() is None and time.monotonic() < deadline:
+        os.write(terminal, b"s")
+        time.sleep(0.1)
+    running.kill()
+    said, _ = running.communicate()
+    os.close(terminal)
+    os.close(keys)
+    assert running.returncode == 0
+    assert "--- 3 of 3 ---" in said
+    assert "3 labels in l.jsonl" in said
+    labels = [json.loads(line) for line in (traffic_file.parent / "l.jsonl").read_text().splitlines()]
+    assert [row["p_required"] for row in labels] == [[1, 0, 0]] * 3
+
+
+def test_by_hand_without_a_terminal_says_so_in_a_line(traffic_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    nobody: Any = {"stdin": subprocess.DEVNULL, "start_new_session": True, "capture_output": True, "text": True}
+    done = subprocess.run(RUN, cwd=traffic_file.parent, check=False, timeout=120, **nobody)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: --by hand reads keys, and there is no terminal; ")
+    assert done.stderr.count("\n") == 1
+    assert "--by judge" in done.stderr
+    assert not (traffic_file.parent / "l.jsonl").exists()
+
+
+@pytest.mark.parametrize("by", ["judge", "ask"])
+def test_labels_that_do_not_come_say_why(by: str, traffic_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def vague(body: dict[str, Any], model_id: str) -> str:
+        text = speak(body, model_id)
+        return "Hard to say, isn't it?" if "Which kind" in str(body) or "<answer_a>" in str(body) else text
+
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "offline")
+    args = [str(traffic_file), "--by", by, "--n", "6", "--out", "l.jsonl", "--yes"]
+    with Upstream(reply=vague) as running:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", running.url)
+        with pytest.raises(LabelError) as raised:
+            CliRunner().invoke(label, args, catch_exceptions=False)
+    lacks = "without A, B or SAME" if by == "judge" else "that names no tier"
+    model = FLEETS["claude"].top if by == "judge" else FLEETS["claude"].models[Tier.SIMPLE]
+    why = f'6 of 6 texts got no label: 6 for a reply of {model.id} {lacks}, such as "Hard to say, isn\'t it?"'
+    assert str(raised.value).startswith(why)
+
+
+def test_some_labels_that_do_not_come_are_counted(traffic_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = set(OWN["text"].head(60).iloc[::3])
+
+    def partly(body: dict[str, Any], model_id: str) -> str:
+        return "" if body["messages"][0]["content"] in silent else speak(body, model_id)
+
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "offline")
+    args = [str(traffic_file), "--by", "judge", "--n", "30", "--out", "l.jsonl", "--yes"]
+    with Upstream(reply=partly) as running:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", running.url)
+        done = CliRunner().invoke(label, args, catch_exceptions=False)
+    assert done.exit_code == 0
+    n = int(done.stderr.split(" of 30 texts got no label")[0].splitlines()[-1])
+    assert 0 < n < 30
+    assert f"{n} for an empty reply of {FLEETS['claude'].models[Tier.SIMPLE].id}" in done.stderr
+    assert f"{30 - n} labels in l.jsonl" in done.stdout
+
+
+@pytest.mark.parametrize("is_batch", [False, True], ids=["direct", "batch"])
+@pytest.mark.parametrize("script", ["日本語で長く答える。", "word ", "🙂", "0 1 2 "])
+def test_the_most_that_was_stated_is_enough(script: str, is_batch: bool, fleet: str, tmp_path: Path) -> None:
+    """Whatever the script, and however long the answers: the stated sum bounds every call that is made."""
+    asked = [Query(f"{n} {script * 40}", 1.0, {}) for n in range(3)]
+    judge = Judge.of(FLEETS[fleet], with_middle=True)
+    most = sources.most_usd(asked, "judge", judge, is_batch)
+    answer = (script * 1000).encode()[:4000].decode("utf-8", "ignore")  # some 1,000 tokens, as many as are asked for
+
+    def long(body: dict[str, Any], model_id: str) -> str:
+        if "<answer_a>" in str(body):
+            return "B" if "wrong" in str(body).split("answer_a")[1] else "A"
+        return ("wrong " if "haiku" in model_id or "mini" in model_id else "") + answer
+
+    with Upstream(reply=long) as running, Journal(tmp_path / "j.db") as journal:
+        caller = Caller(client(running, fleet), journal, is_batch=is_batch, poll_s=0, budget_usd=most)
+        labels = sources.judge_labels(asked, judge, caller)
+        assert len(labels) == 3
+        assert journal.spent_usd <= most
+        assert sum(bill.usd for bill in running.bills) <= most
 
 
 def test_without_a_key_it_says_which(traffic_file: Path) -> None:
@@ -402,5 +497,5 @@ def test_a_model_without_prices_is_refused_before_it_is_asked() -> None:
 def test_a_tier_is_read_whatever_its_case_and_the_blanks_around_it(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("text,tier\nhi, simple \nprove it,COMPLEX\nsum it up,Moderate\n")
-    (batch,) = traffic.read_labels(traffic.TrafficFile(path))
+    (batch,) = traffic.read_labels(TrafficFile(path))
     assert batch.targets.tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0]]

@@ -26,7 +26,8 @@ from training.commands.label import label
 from training.commands.retrain import retrain
 from training.retrain import challenger, examples, promotion, regression
 from training.rows import duplicates, traffic
-from training.rows.traffic import LabelError, TrafficFile
+from training.rows.errors import LabelError
+from training.rows.traffic import TrafficFile
 
 OWN = corpora.queries()
 BASE = artifact.find()
@@ -258,7 +259,7 @@ def test_what_saw_two_tiers_only_says_so_and_counts_what_simple_lacks_as_complex
     (batch,) = traffic.read_labels(TrafficFile(written(tmp_path, domain(), "given.csv")))
     assert not batch.censored.any()
     wrong = domain()[["text"]].assign(p_required=[[1, 0, 0]] * 400, censored="no")
-    with pytest.raises(LabelError, match="row 1: censored is 'no', expected true or false"):
+    with pytest.raises(LabelError, match=r"row 1 \(.*\): censored is 'no', expected true or false"):
         next(traffic.read_labels(TrafficFile(written(tmp_path, wrong))))
 
 
@@ -273,23 +274,23 @@ def test_models_of_a_fleet_need_no_mapping(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("frame", "message"),
     [
-        (domain().drop(columns="tier"), "no column tier; it has text"),
-        (domain().rename(columns={"text": "texts"}), "no column text or prompt or query; rename 'texts'"),
-        (domain().assign(tier=["smple", *domain()["tier"][1:]]), "row 1: tier 'smple'.*did you mean 'simple'"),
-        (domain().assign(tier=7), "row 1: tier 7 is none of"),
+        (domain().drop(columns="tier"), "no column tier, and no scores .*; it has text"),
+        (domain().rename(columns={"text": "txt"}), "no column text or prompt or query; is it 'txt'.*--text-column"),
+        (domain().assign(tier=["smple", *domain()["tier"][1:]]), r"row 1 \(.*\): tier 'smple'.*did you mean 'simple'"),
+        (domain().assign(tier=7), r"row 1 \(.*\): tier 7 is none of .*\(399 more such rows"),
         (domain().assign(tier="simple"), "all but 0 say simple: there is nothing to tell apart"),
         (domain(10), "10 labelled texts, at least 100 are needed"),
-        (domain().assign(text=["", *domain()["text"][1:]]), "row 1: text is '', expected a text"),
-        (domain().assign(weight=[-1.0] + [1.0] * 399), "row 1: weight is -1.0, expected a number above 0"),
+        (domain().assign(text=["", *domain()["text"][1:]]), "row 1: there is no text; leave the row out"),
+        (domain().assign(weight=[-1.0] + [1.0] * 399), r"row 1 \(.*\): weight is -1.0, expected a number above 0"),
         (domain().assign(conversation="one"), "400 of 400 texts are near-duplicates or of one conversation"),
-        (domain().assign(p_required=[[0.5, 0.2, 0.2]] * 400), "row 1: p_required is .*expected a sum of 1"),
-        (domain().assign(p_required=["x"] * 400), "row 1: p_required is 'x', expected 3 numbers"),
-        (domain().assign(method="guess"), "row 1: method 'guess' is none of"),
+        (domain().assign(p_required=[[0.5, 0.2, 0.2]] * 400), r"row 1 \(.*\): p_required is .*expected a sum of 1"),
+        (domain().assign(p_required=["x"] * 400), r"row 1 \(.*\): p_required is 'x', expected 3 numbers"),
+        (domain().assign(method="guess"), r"row 1 \(.*\): method 'guess' is none of"),
         (domain()[["text"]].assign(a=0.5, b=0.7), "scores of a, b: none of their tiers is known.*--tier"),
         (domain()[["text"]].assign(model="a", score=0.5), "no column query_id or id"),
         (
             domain()[["text"]].assign(id=range(400), model="a", score=7),
-            "query 0, model 'a': score is 7, expected 0 to 1",
+            "row 1: query 0, model a: score is 7, expected 0 to 1",
         ),
         (domain()[["text"]].assign(id=range(400), model="a", score=0.5), "scores of a: none of their tiers is known"),
     ],
@@ -304,11 +305,11 @@ def test_wrong_input_is_named(frame: pd.DataFrame, message: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("l.xlsx", b"x", r"the format '.xlsx' is not known; expected .parquet, .jsonl, .csv"),
-        ("l.jsonl", b'{"text": "a"}\n{broken', "line 2: .*expected one JSON object a line"),
+        ("l.xml", b"x", r"the format '.xml' is not known; expected .csv, .tsv, .*, .xlsx"),
+        ("l.jsonl", b'{"text": "a"}\n{broken', r"row 2 \(.{broken.\): .*expected one JSON object a line"),
         ("l.parquet", b"PAR1 not really", "Parquet"),
         ("l.jsonl", b"", "has no rows"),
-        ("l.csv", b"", "No columns to parse"),
+        ("l.csv", b"", "has no rows"),
     ],
 )
 def test_wrong_files_are_named(name: str, content: bytes, message: str, tmp_path: Path) -> None:
@@ -318,7 +319,7 @@ def test_wrong_files_are_named(name: str, content: bytes, message: str, tmp_path
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match=r"no.jsonl is not a file"):
+    with pytest.raises(LabelError, match=r"no.jsonl is not there, or not a file"):
         challenger.learn(TrafficFile(tmp_path / "no.jsonl"), BASE, tmp_path / "out", tmp_path / "cache")
 
 

@@ -19,7 +19,7 @@ from router import Ledger, Reason, Record, Router, SettingsError, Tier, Usage, c
 from router.classifier import artifact
 from training.build import corpora, training_set
 from training.commands.tune import tune
-from training.rows.traffic import LabelError
+from training.rows.errors import LabelError
 from training.thresholds import losses, operating_point, risk, scores, search, tradeoff
 from training.thresholds.risk import Evidence
 from training.thresholds.search import Target
@@ -149,6 +149,31 @@ def test_what_the_labels_cannot_support_is_refused(n: int, target: str, message:
         search.choose_point(population(n, 4), Target.parse(target), 0.95)
 
 
+def test_what_is_refused_says_the_highest_target_that_is_supported() -> None:
+    rows = population(400, 4)
+    with pytest.raises(Refused) as refused:
+        search.choose_point(rows, Target.parse("quality>=0.995"), 0.95)
+    lower = refused.value.supported
+    assert lower is not None
+    assert f"; {lower} is supported, at a cost of 0." in str(refused.value)
+    assert search.choose_point(rows, Target.parse(lower), 0.95).cost < 1
+    with pytest.raises(Refused):
+        search.choose_point(rows, Target("quality", (Target.parse(lower).values[0] + 0.01,)), 0.95)
+
+
+def test_a_tier_that_is_not_used_gets_a_threshold_that_settings_take(tmp_path: Path) -> None:
+    """Scores of two tiers say nothing of the third; the point that comes of them serves."""
+    path = write(tmp_path, "s.csv", text=TEXTS, simple=[float(t == "simple") for t in TIERS], complex=[1.0] * 400)
+    report = json.loads(run("--labels", path, "--target", "quality>=0.6", "--json").output)
+    assert report["choice"]["thresholds"][1] == tradeoff.NEVER
+    assert (
+        tomllib.loads((tmp_path / "tierwise.toml").read_text())["operating_points"]["mine"]["thresholds"]["moderate"]
+        == 1
+    )
+    router = Router.load(operating_point="mine")
+    assert Tier.MODERATE not in {router.decide(text).tier for text in TEXTS}
+
+
 def test_scores_that_tie_cannot_be_divided() -> None:
     rows = population(1000, 5)
     tied = Problem(np.round(rows.q, 0), rows.loss, COSTS, rows.novel, rows.required)
@@ -227,11 +252,11 @@ def test_outcomes_are_losses_against_the_top_tier(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"text": ["x"]}, "expected tier, or scores"),
-        ({"tier": ["simple"]}, "expected text, and tier"),
-        ({"text": ["x", ""], "tier": ["simple"] * 2}, "row 2 has no text"),
-        ({"text": ["x"], "tier": ["easy"]}, "row 1 has tier 'easy', expected simple, moderate, complex"),
-        ({"text": ["x"], "simple": [3], "complex": [1]}, "row 1 has simple .*3.*, expected 0 to 1"),
+        ({"text": ["x"]}, "no column tier, and no scores .* in columns simple or claude-haiku"),
+        ({"tier": ["simple"]}, "no column text or prompt or query; it has tier; .*--text-column"),
+        ({"text": ["x", ""], "tier": ["simple"] * 2}, "row 3: there is no text"),
+        ({"text": ["x"], "tier": ["easy"]}, r"row 2 \(.x.\): tier 'easy' is none of simple, moderate, complex"),
+        ({"text": ["x"], "simple": [3], "complex": [1]}, r"row 2 \(.x.\): simple is 3, expected 0 to 1"),
     ],
 )
 def test_mistakes_in_labels_are_named(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
@@ -239,7 +264,8 @@ def test_mistakes_in_labels_are_named(tmp_path: Path, columns: dict[str, Any], m
         losses.read_losses(write(tmp_path, "a.csv", **columns), FLEET)
     with pytest.raises(LabelError, match="is not there"):
         losses.read_losses(tmp_path / "gone.csv", FLEET)
-    with pytest.raises(LabelError, match=r"ends in \.csv"):
+    (tmp_path / "a.xls").write_bytes(b"old")
+    with pytest.raises(LabelError, match=r"the format '.xls' is not known; .*; save it as .xlsx"):
         losses.read_losses(tmp_path / "a.xls", FLEET)
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from router.types import Tier
-from training.commands.options import CENSORED, prompts_option, tiers_option, traffic_file
+from training.commands.options import CENSORED, prompts_option, text_option, tier_option, tiers_option, traffic_file
 from training.commands.progress import ProgressBars
 
 if TYPE_CHECKING:
-    from training.labelling.sources import Book, Query
+    from training.labelling.sources import Book, Missed, Query
     from training.rows.traffic import TrafficFile
 
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 @click.option("--budget-usd", type=float, help="Never pay more than this, earlier runs of this --out included.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before paying.")
 @click.option("--base", metavar="DIR", help="The artifact whose doubt chooses the texts; default: the shipped one.")
+@text_option
+@tier_option
 @prompts_option
 @tiers_option
 def label(
@@ -53,10 +56,12 @@ def label(
     budget_usd: float | None,
     yes: bool,
     base: str | None,
+    text_column: str | None,
+    tier_column: str | None,
     prompts: Path | None,
     tiers: tuple[str, ...],
 ) -> None:
-    """Turn traffic into labels for `tierwise retrain`. Parquet, JSONL or CSV with `text`, or `messages` as sent.
+    """Turn traffic into labels for `tierwise retrain`. Any table with `text`, or `messages` as sent.
 
     --by outcomes takes all rows; the others choose texts where a label helps most. Run the same command again to go on
     after an interruption: nothing is paid for twice.
@@ -72,11 +77,14 @@ def label(
     from training.labelling import sources
 
     by = "hand" if by_hand else by
+    if by == "hand":
+        _check_terminal()
+    file = traffic_file(source, prompts, tiers, text_column, tier_column)
     with sources.Book(out) as book:
         if by == "outcomes":
-            _label_from_outcomes(traffic_file(source, prompts, tiers), book, artifact.find(base))
+            _label_from_outcomes(file, book, artifact.find(base))
         else:
-            queries = sources.draw_queries(source, n, export.read_unfolded(artifact.find(base)))
+            queries = sources.draw_queries(file, n, export.read_unfolded(artifact.find(base)))
             done = book.labelled({"hand": "by-hand"}.get(by, by))
             left = [query for query in queries if query.text not in done]
             click.echo(f"{len(queries)} texts chosen, {len(queries) - len(left)} labelled already", err=True)
@@ -95,18 +103,32 @@ def label(
 def _label_from_outcomes(file: TrafficFile, book: Book, base: Path) -> None:
     from training.build import export
     from training.labelling import sources
-    from training.rows import traffic
 
     done = book.labelled("outcomes")
     with ProgressBars() as progress:
-        total, n = traffic.count_rows(file), 0
-        is_feedback = "good" in traffic.columns(file.path)
+        total, n = file.table.count_rows(), 0
+        is_feedback = "good" in file.table.columns
         batches = (
             sources.from_feedback(file, export.read_unfolded(base)) if is_feedback else sources.from_outcomes(file)
         )
         for batch in batches:
             book.add([row for row in batch if row.text not in done])
             progress("labelling", n := n + len(batch), total)
+
+
+def _check_terminal() -> None:
+    """Raises LabelError where there is nobody to press keys: click reads them from stdin or /dev/tty."""
+    from training.rows.errors import LabelError
+
+    if sys.stdin.isatty() or os.name == "nt":
+        return
+    try:
+        Path("/dev/tty").open().close()
+    except OSError:
+        raise LabelError(
+            "--by hand reads keys, and there is no terminal; run it in one, write the tiers into a column `tier` "
+            "yourself, or let models label: --by judge, --by ask"
+        ) from None
 
 
 def _label_by_hand(queries: list[Query], book: Book) -> None:
@@ -151,27 +173,44 @@ def _label_by_models(
         raise click.BadParameter(f"the fleet {chosen.name!r} has no moderate tier", param_hint="--moderate")
     judge, client = Judge.of(chosen, judging, with_middle=moderate), client_for(chosen, is_batch=batch)
     most = sources.most_usd(queries, by, judge, batch)
-    limit = None if budget_usd is None else Decimal(str(budget_usd))
+    budget = None if budget_usd is None else Decimal(str(budget_usd))
     how = "as batches at half the price" if batch else "call by call"
     click.echo(f"{len(queries)} texts through {chosen.provider}, {how}: at most ${most:.2f}", err=True)
-    if limit is not None and most > limit:
-        click.echo(f"above the budget of ${limit}: it stops before the budget is passed", err=True)
+    if budget is not None and most > budget:
+        click.echo(f"above the budget of ${budget}: it stops before the budget is passed", err=True)
     if not yes:
         click.confirm("Pay up to that?", abort=True, err=True)
     size = len(queries) if batch else sources.BLOCK
     with client, Journal(book.path.with_suffix(".journal.db")) as journal, ProgressBars() as progress:
-        n_calls, n_done = len(queries) * (4 if by == "judge" else 1), 0
+        n_calls, n_done, n_before = len(queries) * (4 if by == "judge" else 1), 0, len(book.labels)
+        stated = journal.spent_usd + most
+        missed = sources.Missed()
 
         def answered(n: int) -> None:
             nonlocal n_done
             n_done += n
             progress("answers", n_done, n_calls)
 
+        limit = stated if budget is None else min(budget, stated)
         caller = Caller(client, journal, is_batch=batch, budget_usd=limit, progress=answered)
         for start in range(0, len(queries), size):
             part = queries[start : start + size]
             if by == "judge":
-                book.add(sources.judge_labels(part, judge, caller))
+                book.add(sources.judge_labels(part, judge, caller, missed))
             else:
-                book.add(sources.asked_labels(part, judge.cheap, caller))
+                book.add(sources.asked_labels(part, judge.cheap, caller, missed))
         click.echo(f"spent ${journal.spent_usd:.4f} in all", err=True)
+    _say_missed(missed, len(queries), len(book.labels) - n_before, caller.failures)
+
+
+def _say_missed(missed: Missed, n: int, n_labels: int, failures: list[str]) -> None:
+    """Why texts have no label. Raises LabelError when none has."""
+    from training.rows.errors import LabelError
+
+    if not missed:
+        return
+    first = f"; the first call that failed: {failures[0]}" if failures else ""
+    why = f"{missed.total()} of {n} texts got no label: {missed}{first}"
+    if not n_labels:
+        raise LabelError(f"{why}; what was paid for is kept. Another --judge or --fleet may do")
+    click.echo(why, err=True)

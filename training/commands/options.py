@@ -1,4 +1,4 @@
-"""The options that `tierwise label` and `tierwise retrain` share: the prompts of a file of scores, and the tiers."""
+"""The options that `label`, `retrain` and `tune` share: the columns of a table, and the prompts and tiers of scores."""
 
 from __future__ import annotations
 
@@ -25,9 +25,18 @@ prompts_option = click.option(
 tiers_option = click.option(
     "--tier", "tiers", multiple=True, metavar="TIER=MODEL,MODEL", help="Whose scores stand for a tier."
 )
+text_option = click.option("--text-column", metavar="NAME", help="The column of the texts; default: by its name.")
+tier_option = click.option("--tier-column", metavar="NAME", help="The column of the tier; default: by its name.")
 
 
-def traffic_file(path: Path, prompts: Path | None, tiers: tuple[str, ...]) -> TrafficFile:
+def say(note: str) -> None:
+    """A note on a file: a guess, or what was left out."""
+    click.echo(note, err=True)
+
+
+def traffic_file(
+    path: Path, prompts: Path | None, tiers: tuple[str, ...], text_column: str | None, tier_column: str | None
+) -> TrafficFile:
     """The file of rows that the options name. Raises click.BadParameter for a --tier that cannot be read."""
     from training.rows.traffic import TrafficFile
 
@@ -39,4 +48,4 @@ def traffic_file(path: Path, prompts: Path | None, tiers: tuple[str, ...]) -> Tr
                 f"{given!r}: expected TIER=MODEL,MODEL; tiers: {', '.join(Tier)}", param_hint="--tier"
             )
         known |= dict.fromkeys(names.split(","), Tier(tier))
-    return TrafficFile(path, prompts, known or None)
+    return TrafficFile(path, prompts, known or None, text_column, tier_column, say)

@@ -14,9 +14,12 @@ import msgspec
 from router import catalog, settings
 from router.catalog import Fleet
 from router.classifier import artifact
+from router.classifier.artifact import OperatingPoint
 from router.options_cli import json_option
 from router.simulate import workload
 from router.types import Tier
+from training.commands.options import say, text_option, tier_option
+from training.rows.tables import Table
 from training.thresholds import operating_point, search, tradeoff
 from training.thresholds.losses import Losses
 from training.thresholds.scores import load_problem, words_of
@@ -34,7 +37,9 @@ def _target(_: click.Context, __: click.Parameter, value: str | None) -> Target 
 
 
 @click.command()
-@click.option("--labels", required=True, type=_FILE, help="CSV, JSONL or Parquet: text, and tier or a score a model.")
+@click.option("--labels", required=True, type=_FILE, help="A table with text, and tier or a score for each model.")
+@text_option
+@tier_option
 @click.option("--target", callback=_target, help="quality>=0.97, cost<=0.4 (of the top tier's) or share=70,20,10.")
 @click.option(
     "--confidence", default=0.95, show_default=True, type=click.FloatRange(0.5, 0.9999), help="Of the target."
@@ -54,6 +59,8 @@ def _target(_: click.Context, __: click.Parameter, value: str | None) -> Target 
 @json_option
 def tune(
     labels: Path,
+    text_column: str | None,
+    tier_column: str | None,
     target: Target | None,
     confidence: float,
     mix: str | None,
@@ -89,7 +96,8 @@ def tune(
     shares = workload.shares(mix) if mix else None
     rule = tuple(term.strip() for term in terms.split(",") if term.strip()) if classifier == "rules" else None
     files = {"scores": scores, "records": records}
-    rows, problem = load_problem(labels, chosen, loaded, **files, mix=shares, terms=rule, shown=_bar)
+    table = Table(labels, text_column, tier_column, say)
+    rows, problem = load_problem(table, chosen, loaded, **files, mix=shares, terms=rule, shown=_bar)
     used = artifact.name_of(loaded.manifest)
     report: dict[str, Any] = {"labels": str(labels), "n_rows": len(rows), "artifact": used, "fleet": chosen.name}
     report |= {"workload": problem.costs.workload, "n_records": problem.costs.n_records, "classifier": classifier}
@@ -104,14 +112,20 @@ def tune(
         written = None if dry_run else out
         report |= {"choice": {**asdict(choice), "target": str(target)}, "written_to": written}
         report |= _mistakes(rows, problem, choice, classifier)
-        if written and rule is not None:
-            operating_point.write_rules(out, report["max_words"], rule)
-        elif written:
-            operating_point.write_point(out, name, choice.point(labels.name, used))
+        _write(written, name, choice.point(labels.name, used), report.get("max_words"), rule)
         if not as_json:
             _print_choice(choice, chosen, name, report)
     if as_json:
         click.echo(msgspec.json.encode(report, enc_hook=str))
+
+
+def _write(
+    out: Path | None, name: str, point: OperatingPoint, max_words: int | None, rule: tuple[str, ...] | None
+) -> None:
+    if out is not None and rule is not None:
+        operating_point.write_rules(out, max_words or 0, rule)
+    elif out is not None:
+        operating_point.write_point(out, name, point)
 
 
 def _mistakes(rows: Losses, problem: Problem, choice: Choice, classifier: str) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class HeldOut:
 @dataclass(frozen=True)
 class ByClass:
     """Labelled rows of classes of traffic: P(suffices) [n, n_tiers] of the base, which never saw them, and of the
-    challenger, out of fold; `names` are the rows' classes.
+    challenger, out of fold; `names` are the rows' classes, `lengths` the texts' lengths.
     """
 
     before: Array
@@ -57,6 +57,7 @@ class ByClass:
     weights: Array
     groups: Ints
     names: npt.NDArray[Any]
+    lengths: Array
 
 
 class _Contestant:
@@ -112,6 +113,8 @@ def compare(
         progress("gate", number, 3)
         scores[name] = 1 - side.predict(rows.texts)[0][:, 0]
     before, after = (measures.gain_curve(s, need, rows.weights, rows.groups) for s in scores.values())
+    lengths = np.array([len(text) for text in rows.texts], float)
+    length = measures.gain_curve(lengths, need, rows.weights, rows.groups)
     gain, interval = after.apgr - before.apgr, after.interval(before)
     progress("gate", 2, 3)
     checks = (
@@ -134,7 +137,7 @@ def compare(
         sha256(champion),
         sha256(challenger),
         len(need),
-        {"champion": round(before.apgr, 4), "challenger": round(after.apgr, 4)},
+        {"champion": round(before.apgr, 4), "challenger": round(after.apgr, 4), "length": round(length.apgr, 4)},
         round(gain, 4),
         interval,
         checks,
@@ -154,6 +157,7 @@ def compare_classes(
     need = 1 - rows.targets[:, 0]
     scores = {"champion": 1 - rows.before[:, 0], "challenger": 1 - rows.after[:, 0]}
     before, after = (measures.gain_curve(s, need, rows.weights, rows.groups) for s in scores.values())
+    length = measures.gain_curve(rows.lengths, need, rows.weights, rows.groups)
     gain, interval = after.apgr - before.apgr, after.interval(before)
     slices = HeldOut([], rows.targets, rows.weights, rows.groups, {"class": rows.names.astype(str)})
     checks = (
@@ -175,7 +179,7 @@ def compare_classes(
         sha256(champion),
         sha256(challenger),
         len(need),
-        {"champion": round(before.apgr, 4), "challenger": round(after.apgr, 4)},
+        {"champion": round(before.apgr, 4), "challenger": round(after.apgr, 4), "length": round(length.apgr, 4)},
         round(gain, 4),
         interval,
         checks,

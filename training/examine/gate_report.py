@@ -22,7 +22,10 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """The gate's answer. `champion` and `challenger` are SHA-256 of the manifests; `gain` is in APGR."""
+    """The gate's answer. `champion` and `challenger` are SHA-256 of the manifests; `gain` is in APGR.
+
+    `apgr` is that of the champion, of the challenger, and of prompt length, which costs nothing.
+    """
 
     champion: str
     challenger: str

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from router.catalog import Fleet, Model
 from router.types import Tier
-from training.labelling.paid_calls import Request
+from training.labelling.paid_calls import Request, n_bytes
 
 ANSWER_TOKENS = 1024
 VERDICT_TOKENS = 300
 ASK_TOKENS = 20
+
+RETOKENIZED = 2
+"""So many tokens at most is a token of one model to another."""
 
 _COMPARE = """You compare two answers to the same request. Judge only whether each does what was asked: right, \
 complete, usable. Length, tone and layout do not count. Answers may have been cut off at the same length.
@@ -69,13 +72,13 @@ class Judge:
     def comparisons(self, text: str, lower: str, top: str) -> tuple[Request, Request]:
         """The two requests that compare: the lower tier's answer as A, then as B."""
         prompts = (_COMPARE.format(request=text, a=a, b=b) for a, b in ((lower, top), (top, lower)))
-        first, second = (Request(self.judge, prompt, VERDICT_TOKENS) for prompt in prompts)
+        most = n_bytes(_COMPARE) + n_bytes(text) + 2 * RETOKENIZED * ANSWER_TOKENS
+        first, second = (Request(self.judge, prompt, VERDICT_TOKENS, most) for prompt in prompts)
         return first, second
 
     def at_most(self, text: str) -> list[Request]:
         """Stand-ins for all requests of a text at their largest, to state the cost before anything is sent."""
-        longest = "x" * (4 * ANSWER_TOKENS)
-        compared = self.comparisons(text, longest, longest)
+        compared = self.comparisons(text, "", "")
         middle = () if self.middle is None else (Request(self.middle, text, ANSWER_TOKENS), *compared)
         return [*self.answers(text), *compared, *middle]
 
@@ -86,11 +89,17 @@ def shortfall(first: str | None, second: str | None) -> float | None:
     """
     worse: list[bool] = []
     for reply, top_is in ((first, "B"), (second, "A")):
-        words = _VERDICT.findall(reply or "")
-        if not words:
+        word = verdict(reply)
+        if word is None:
             return None
-        worse.append(words[-1] == top_is)
+        worse.append(word == top_is)
     return sum(worse) / 2
+
+
+def verdict(reply: str | None) -> str | None:
+    """A, B or SAME: the last of them in a reply, if any."""
+    words = _VERDICT.findall(reply or "")
+    return str(words[-1]) if words else None
 
 
 def p_required(cheap: float, middle: float | None) -> tuple[float, float, float]:

@@ -49,11 +49,15 @@ class CallsFailed(TierwiseError):
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt for one model; at most `max_tokens` of an answer, with as little thinking as the model can do."""
+    """One prompt for one model; at most `max_tokens` of an answer, with as little thinking as the model can do.
+
+    `most_prompt_tokens`, where more is known of them than the prompt's length in bytes.
+    """
 
     model: Model
     prompt: str
     max_tokens: int
+    most_prompt_tokens: int | None = None
 
     @property
     def key(self) -> str:
@@ -79,11 +83,11 @@ class Request:
         return body
 
     def most_usd(self, is_batch: bool) -> Decimal:
-        """What it costs at most: all of its output, and a token for every two characters of the prompt.
+        """What it costs at most: all of its output, and a token for every byte of the prompt, for none holds less.
 
         Raises CallsFailed for a model without prices.
         """
-        n_tokens = len(self.prompt) // 2 + PROMPT_OVERHEAD_TOKENS
+        n_tokens = (self.most_prompt_tokens or n_bytes(self.prompt)) + PROMPT_OVERHEAD_TOKENS
         price = self.model.price(dt.datetime.now(dt.UTC).date(), n_tokens)
         if price.input is None or price.output is None:
             raise CallsFailed(f"no price of {self.model.id} is known, so its calls have no upper bound; choose another")
@@ -101,6 +105,11 @@ class Request:
     @property
     def _output_tokens(self) -> int:
         return self.max_tokens + (THINKING_TOKENS if self._thinks else 0)
+
+
+def n_bytes(text: str) -> int:
+    """Of the text in UTF-8: no tokenizer makes more tokens of it."""
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 _SCHEMA = """
@@ -182,7 +191,11 @@ class Caller:
         poll_s: float = 20.0,
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """`budget_usd` bounds all that the journal has ever paid for; `progress(n)`: n more replies are there."""
+        """`budget_usd` bounds all that the journal has ever paid for; `progress(n)`: n more replies are there.
+
+        `failures`: what the provider said of the calls that failed.
+        """
+        self.failures: list[str] = []
         self._client, self._journal = client, journal
         self._is_batch, self._budget_usd, self._poll_s, self._progress = is_batch, budget_usd, poll_s, progress
 
@@ -202,6 +215,7 @@ class Caller:
             self._progress(len(missing))
         elif missing:
             self._send(missing, failures)
+        self.failures += failures
         if failures and len(failures) == len(missing):
             raise CallsFailed(f"all {len(failures)} calls failed; the first: {failures[0]}")
         return [self._journal.reply(request) for request in requests]
@@ -213,7 +227,7 @@ class Caller:
         if most > self._budget_usd:
             raise OverBudget(
                 f"${self._journal.spent_usd:.4f} are spent, and the next calls could bring it to ${most:.4f}, above "
-                f"the budget of ${self._budget_usd}; what is paid for is kept: raise --budget-usd and run it again"
+                f"the budget of ${self._budget_usd:.4f}; what is paid for is kept: raise --budget-usd and run it again"
             )
 
     def _send(self, missing: list[Request], failures: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -20,11 +21,15 @@ from router.catalog import Model
 from router.types import Tier
 from training.build.arrays import Array, Ints
 from training.build.export import Unfolded
-from training.labelling.comparison import ANSWER_TOKENS, Judge, ask, p_required, shortfall, tier_said
+from training.labelling.comparison import ANSWER_TOKENS, Judge, ask, p_required, shortfall, tier_said, verdict
 from training.labelling.paid_calls import Caller, Request
 from training.retrain import regression
 from training.rows import duplicates, traffic
-from training.rows.traffic import METHODS, SLICES, LabelError, TrafficFile
+from training.rows.columns import SLICES
+from training.rows.errors import LabelError, bad_row
+from training.rows.tables import is_empty
+from training.rows.targets import METHODS
+from training.rows.traffic import TrafficFile
 
 FLOOR = 0.25
 """What a text that is sure and known still weighs in the draw, so that every text may be drawn."""
@@ -70,7 +75,7 @@ class Query:
     def label(self, p: Iterable[float], method: str, by: str, *, censored: bool = False) -> Label:
         """Its label."""
         names = ("id", "conversation", *SLICES)
-        known: dict[str, Any] = {name: str(self.row[name]) for name in names if self.row.get(name) is not None}
+        known: dict[str, Any] = {name: str(self.row[name]) for name in names if not is_empty(self.row.get(name))}
         known["censored"] = censored
         if "class" in known:
             known["traffic_class"] = known.pop("class")
@@ -157,19 +162,21 @@ def from_feedback(file: TrafficFile, base: Unfolded) -> Iterator[list[Label]]:
     A good answer says that its tier suffices, a bad one that it does not; which tier it is on that side is the base's
     guess. What the strongest tier answered well or badly says nothing of the others, and gives no label.
     """
-    number = 0
-    for frame in traffic.read_frames(file.path):
-        text = traffic.column(frame, traffic.TEXT_COLUMNS, file.path)
+    table = file.table
+    names = {table.text: "text"} | ({} if file.tier_column is None else {table.tier() or "": "tier"})
+    for frame in table.frames(names):
         served = traffic.column(frame, ("tier", "model"), file.path)
         tiers = traffic.tiers_of(frame[served].dropna().unique(), file, least=1)
-        known = frame[text].map(lambda value: isinstance(value, str) and bool(value.strip())) & frame[served].isin(
-            tiers
-        )
+        has_text = ~frame["text"].map(is_empty).to_numpy(bool)
+        known = has_text & frame[served].isin(tiers)
         wrong = frame[known & ~frame["good"].isin([True, False])]
         if len(wrong):
-            raise LabelError(f"{file.path}: row {number + wrong.index[0] + 1}: good is not true or false")
+            why = f"good is {wrong['good'].iloc[0]!r}, expected true or false"
+            raise bad_row(file.path, int(wrong.index[0]), wrong["text"].iloc[0], why)
         rows = [{str(name): value for name, value in row.items()} for row in frame[known].to_dict("records")]
-        p = np.diff(base.predict([row[text] for row in rows])[0], axis=1, prepend=0).clip(1e-9, 1)
+        if not rows:
+            continue
+        p = np.diff(base.predict([row["text"] for row in rows])[0], axis=1, prepend=0).clip(1e-9, 1)
         labels = []
         for row, required in zip(rows, p, strict=True):
             at = Tier(tiers[row[served]]).rank
@@ -177,23 +184,25 @@ def from_feedback(file: TrafficFile, base: Unfolded) -> Iterator[list[Label]]:
                 continue
             possible = (np.arange(len(Tier)) <= at) == bool(row["good"])
             guess = required * possible / (required * possible).sum()
-            query = Query(row[text], 1.0, row)
+            query = Query(row["text"], 1.0, row)
             labels.append(query.label(guess.round(6).tolist(), "outcomes", f"feedback on {tiers[row[served]]}"))
-        number += len(frame)
         yield labels
 
 
-def draw_queries(path: Path, n: int, base: Unfolded, seed: int = 0) -> list[Query]:
+def draw_queries(file: TrafficFile, n: int, base: Unfolded, seed: int = 0) -> list[Query]:
     """About n texts of the traffic, where labels help most: where the base is unsure, what is new, from every corner.
 
     Near-duplicates count once. A text is drawn in proportion to FLOOR + uncertainty + novelty, over the
     square root of its cluster's size, by a systematic sample along the clusters; its weight is one over that, times its
     near-duplicates, so that weighted labels show the traffic's own mix.
     """
-    numbered = list(traffic.read_requests(path))
-    if not numbered:
-        raise LabelError(f"{path} has no rows with a text")
-    texts = [text for _, text, _ in numbered]
+    kept = ("id", "conversation", *SLICES)
+    requests = [
+        (text, {name: row[name] for name in kept if name in row}) for _, text, row in traffic.read_requests(file)
+    ]
+    if not requests:
+        raise LabelError(f"{file.path} has no rows with a text")
+    texts = [text for text, _ in requests]
     _, bag = base.embedding.bag(texts)
     signatures = duplicates.Hasher(len(base.embedding.idf)).sign(
         bag.indices.astype(np.int32), bag.indptr.astype(np.int64)
@@ -203,23 +212,24 @@ def draw_queries(path: Path, n: int, base: Unfolded, seed: int = 0) -> list[Quer
     chosen, chance = _systematic(p, min(n, len(first)), np.random.default_rng(seed))
     weight = counts[chosen] / chance
     weight /= weight.mean()
-    return [Query(texts[first[i]], float(w), numbered[first[i]][2]) for i, w in zip(chosen, weight, strict=True)]
+    return [Query(texts[first[i]], float(w), requests[first[i]][1]) for i, w in zip(chosen, weight, strict=True)]
 
 
-def judge_labels(queries: list[Query], judge: Judge, caller: Caller) -> list[Label]:
+def judge_labels(queries: list[Query], judge: Judge, caller: Caller, missed: Missed | None = None) -> list[Label]:
     """Labels by blind comparison of the cheap and the top tier's answers, in both orders; none without a verdict.
 
-    With a middle tier, its answers are compared where the cheap ones fall behind.
+    With a middle tier, its answers are compared where the cheap ones fall behind. `missed` counts why there is none.
     """
     pairs = [judge.answers(query.text) for query in queries]
     cheap, top = (caller.answer([pair[side] for pair in pairs]) for side in (0, 1))
-    of_cheap = _shortfalls(queries, cheap, top, judge, caller)
+    of_cheap = _shortfalls(queries, cheap, top, judge, caller, Missed() if missed is None else missed)
     behind = [n for n, loss in enumerate(of_cheap) if loss]
     of_middle: dict[int, float | None] = {}
     if judge.middle is not None and behind:
         asked = [queries[n] for n in behind]
         answers = caller.answer([Request(judge.middle, query.text, ANSWER_TOKENS) for query in asked])
-        of_middle = dict(zip(behind, _shortfalls(asked, answers, [top[n] for n in behind], judge, caller), strict=True))
+        losses = _shortfalls(asked, answers, [top[n] for n in behind], judge, caller, Missed())
+        of_middle = dict(zip(behind, losses, strict=True))
     compared = (judge.cheap, *filter(None, [judge.middle]), judge.top)
     by = f"{judge.judge.id} on {' and '.join(model.id for model in compared)}"
     return [
@@ -229,23 +239,53 @@ def judge_labels(queries: list[Query], judge: Judge, caller: Caller) -> list[Lab
     ]
 
 
+class Missed(Counter[str]):
+    """Why texts have no label, with how many of each."""
+
+    def reply(self, reply: str | None, model: Model, lacks: str) -> None:
+        """Count a text whose label a model's reply stands in the way of; `lacks`: what one that is there has not."""
+        start = " ".join((reply or "")[:200].split())[:60]
+        if reply is None:
+            why = f"no reply of {model.id}"
+        elif not start:
+            why = f"an empty reply of {model.id}"
+        else:
+            why = f"a reply of {model.id} {lacks}"
+            like = next((each for each in self if each.startswith(why)), None)
+            why = like or f'{why}, such as "{start}"'
+        self[why] += 1
+
+    def __str__(self) -> str:
+        return "; ".join(f"{n} for {why}" for why, n in self.most_common())
+
+
 def _shortfalls(
-    queries: list[Query], lower: list[str | None], top: list[str | None], judge: Judge, caller: Caller
+    queries: list[Query], lower: list[str | None], top: list[str | None], judge: Judge, caller: Caller, missed: Missed
 ) -> list[float | None]:
     """How far each lower answer falls behind the top one; None where an answer or a verdict is missing."""
-    whole = [(n, a, b) for n, (a, b) in enumerate(zip(lower, top, strict=True)) if a and b]
+    whole: list[tuple[int, str, str]] = []
+    for n, (a, b) in enumerate(zip(lower, top, strict=True)):
+        if a and b:
+            whole.append((n, a, b))
+        else:
+            missed.reply(*((b, judge.top) if a else (a, judge.cheap)), "")
     replies = caller.answer([request for n, a, b in whole for request in judge.comparisons(queries[n].text, a, b)])
     found: list[float | None] = [None] * len(queries)
     for (n, _, _), first, second in zip(whole, replies[::2], replies[1::2], strict=True):
         found[n] = shortfall(first, second)
+        if found[n] is None:
+            missed.reply(second if verdict(first) else first, judge.judge, "without A, B or SAME")
     return found
 
 
-def asked_labels(queries: list[Query], model: Model, caller: Caller) -> list[Label]:
-    """Labels by asking a model which tier a text needs."""
+def asked_labels(queries: list[Query], model: Model, caller: Caller, missed: Missed | None = None) -> list[Label]:
+    """Labels by asking a model which tier a text needs; `missed` counts why there is none."""
     replies = caller.answer([ask(model, query.text) for query in queries])
-    said = ((query, tier_said(reply)) for query, reply in zip(queries, replies, strict=True))
-    return [query.label(_sure(tier), "ask", model.id) for query, tier in said if tier is not None]
+    said = [(query, tier_said(reply), reply) for query, reply in zip(queries, replies, strict=True)]
+    for _, tier, reply in said if missed is not None else ():
+        if tier is None and missed is not None:
+            missed.reply(reply, model, "that names no tier")
+    return [query.label(_sure(tier), "ask", model.id) for query, tier, _ in said if tier is not None]
 
 
 def most_usd(queries: list[Query], method: str, judge: Judge, is_batch: bool) -> Decimal:

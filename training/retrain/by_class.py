@@ -32,7 +32,8 @@ from training.retrain import challenger, classes, regression
 from training.retrain.classes import ClassModels
 from training.retrain.examples import Examples, Progress, check_examples, keys_of, merged, read_examples
 from training.rows import traffic
-from training.rows.traffic import LabelError, TrafficFile
+from training.rows.errors import LabelError
+from training.rows.traffic import TrafficFile
 
 MIN_LABELS = 40
 """Of all classes together: the gate could not tell fewer from chance."""
@@ -40,7 +41,7 @@ MIN_LABELS = 40
 
 def has_classes(file: TrafficFile) -> bool:
     """Whether labels say which class of traffic they are of."""
-    return "class" in traffic.columns(file.path)
+    return "class" in file.table.columns
 
 
 def learn(
@@ -68,10 +69,11 @@ def _learn(
     rows, conflicts = _merged(read, of_row)
     seen = np.isin(rows.keys, _seen(base_folder))
     rows.weights[(of_row == "") | seen] = 0.0
-    check_examples(rows, MIN_LABELS)
+    check_examples(rows, file, MIN_LABELS)
     known = np.flatnonzero(rows.weights > 0)
     names, targets, weights = of_row[known], rows.targets[known], rows.weights[known]
-    before = _base_q(file, base_folder)[known]
+    served, lengths = _as_served(file, base_folder)
+    before = served[known]
     dense = np.concatenate([shard.dense for shard in rows.shards])[known]
     after = np.zeros_like(before)
     folds = challenger.folds_of(rows.groups, known)
@@ -84,7 +86,7 @@ def _learn(
         )
         after[asked] = _q(found, names[asked], before[asked], dense[asked])
     learned = classes.learn(names.tolist(), logits(before), dense, targets, weights)
-    rows_of = ByClass(before, after, targets, weights, rows.groups[known], names)
+    rows_of = ByClass(before, after, targets, weights, rows.groups[known], names, lengths[known])
     metrics = {
         "base": base_folder.name,
         "n_labels": len(rows),
@@ -123,11 +125,12 @@ def _seen(base: Path) -> np.ndarray[Any, Any]:
     return np.frombuffer(path.read_bytes(), np.uint64) if path.is_file() else np.zeros(0, np.uint64)
 
 
-def _base_q(file: TrafficFile, base: Path) -> Array:
-    """P(suffices) of every row of the file, as the base serves it."""
+def _as_served(file: TrafficFile, base: Path) -> tuple[Array, Array]:
+    """P(suffices) of every row of the file, as the base serves it, and the length of its text."""
     runtime = model.of(artifact.load(base))
-    parts = [[runtime.predict(text).p_suffices for text in batch.texts] for batch in traffic.read_labels(file)]
-    return np.array([q for part in parts for q in part], np.float64)
+    texts = (text for batch in traffic.read_labels(file) for text in batch.texts)
+    rows = [(runtime.predict(text).p_suffices, len(text)) for text in texts]
+    return np.array([q for q, _ in rows], np.float64), np.array([length for _, length in rows], np.float64)
 
 
 def _q(found: ClassModels, names: np.ndarray[Any, Any], before: Array, dense: Any) -> Array:

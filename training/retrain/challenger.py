@@ -29,7 +29,9 @@ from training.retrain import regression
 from training.retrain.examples import MIN_LABELS, Examples, Progress, check_examples, merged, read_examples, split
 from training.retrain.regression import LinearMap, Shard
 from training.rows import traffic
-from training.rows.traffic import LabelError, TrafficFile
+from training.rows.errors import LabelError
+from training.rows.targets import METHODS
+from training.rows.traffic import TrafficFile
 
 CHOICE_ROWS = 3000
 """Rows on which the penalty is chosen: it is a prior's width, the same for more rows."""
@@ -71,7 +73,7 @@ def _learn(
     base = export.read_unfolded(base_folder)
     identity = f"{RECIPE} {artifact.load(base_folder).manifest.files[export.TRAINING_FILE].sha256}"
     rows, conflicts = merged(read_examples(file, base, identity, memory, progress))
-    check_examples(rows)
+    check_examples(rows, file)
     out = split(rows)
     known, unseen = (np.flatnonzero(side & (rows.weights > 0)) for side in (~out, out))
     progress("fitting", 0, 1)
@@ -98,9 +100,7 @@ def _learn(
         "n_training": len(known),
         "n_held_out": len(unseen),
         "n_groups": int(rows.groups.max()) + 1,
-        "methods": {
-            m: int((rows.methods == k).sum()) for k, m in enumerate(traffic.METHODS) if (rows.methods == k).any()
-        },
+        "methods": {m: int((rows.methods == k).sum()) for k, m in enumerate(METHODS) if (rows.methods == k).any()},
         "shares": rounded(dict(zip(Tier, rows.weights @ rows.targets / rows.weights.sum(), strict=True))),
         "n_censored": rows.n_censored,
         "conflicts": conflicts,

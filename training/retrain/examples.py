@@ -18,7 +18,8 @@ from training.build.export import Unfolded
 from training.retrain import regression
 from training.retrain.regression import Shard
 from training.rows import duplicates, traffic
-from training.rows.traffic import LabelError, TrafficFile
+from training.rows.errors import LabelError, row_of
+from training.rows.traffic import TrafficFile
 
 MIN_LABELS = 100
 MIN_OF_TIER = 5
@@ -36,7 +37,7 @@ Progress = Callable[[str, int, int], None]
 class Examples:
     """Every label as numbers; about 300 bytes a row, and the texts are not kept.
 
-    `keys` identify texts (case and white space aside); `numbers` are the rows' places in the file, from 1; `slices` map
+    `keys` identify texts (case and white space aside); `numbers` are the rows' numbers in the file; `slices` map
     a name to the values' numbers and the values.
     """
 
@@ -86,7 +87,7 @@ def read_examples(file: TrafficFile, base: Unfolded, identity: str, memory: Memo
     loaders: list[Callable[[], Shard]] = []
     parts: list[_Part] = []
     names: dict[str, dict[str, int]] = {}
-    signatures, total, n_censored = [], traffic.count_rows(file), 0
+    signatures, total, n_censored = [], file.table.count_rows(), 0
     for batch in traffic.read_labels(file):
         digest = hashlib.sha256("\0".join(batch.texts).encode("utf-8", "surrogatepass")).hexdigest()
         shard = encode(batch.texts, base, identity, digest)
@@ -152,11 +153,11 @@ def merged(rows: Examples) -> tuple[Examples, dict[str, Any]]:
     return Examples(**{**vars(rows), **changed}), report
 
 
-def check_examples(rows: Examples, least: int = MIN_LABELS) -> None:
+def check_examples(rows: Examples, file: TrafficFile, least: int = MIN_LABELS) -> None:
     """Raises LabelError for too few labels, or labels of one tier only."""
     n = int((rows.weights > 0).sum())
     if n < least:
-        raise LabelError(f"{n} labelled texts, at least {least} are needed (300 start to help); label more")
+        raise LabelError(f"{n} labelled texts, at least {least} are needed (300 start to help); label {least - n} more")
     mass = rows.targets[rows.weights > 0].sum(axis=0)
     if (mass >= MIN_OF_TIER).sum() < 2:
         only = list(Tier)[int(mass.argmax())]
@@ -164,11 +165,14 @@ def check_examples(rows: Examples, least: int = MIN_LABELS) -> None:
             f"{n} labels, and all but {n - mass.max():.0f} say {only}: there is nothing to tell apart; label queries "
             f"of other tiers, at least {MIN_OF_TIER} of a second one"
         )
-    largest = int(np.bincount(rows.groups[rows.weights > 0]).max())
-    if largest > n / 2:
+    sizes = np.bincount(rows.groups[rows.weights > 0])
+    if sizes.max() > n / 2:
+        alike = rows.numbers[(rows.weights > 0) & (rows.groups == sizes.argmax())][:3].tolist()
+        starts = traffic.read_starts(file, alike)
+        which = ", ".join(row_of(number, starts.get(number)) for number in alike)
         raise LabelError(
-            f"{largest} of {n} texts are near-duplicates or of one conversation: they cannot be split into a training "
-            "side and a held-out side; leave repetitions out"
+            f"{sizes.max()} of {n} texts are near-duplicates or of one conversation, such as {which}: they cannot be "
+            "split into a training side and a held-out side; leave repetitions out"
         )
 
 

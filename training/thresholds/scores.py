@@ -14,13 +14,14 @@ from router.classifier import model
 from router.classifier.artifact import Artifact
 from router.decide.rules import any_of, n_words
 from training.build.arrays import Array
+from training.rows.tables import Table
 from training.thresholds import losses
 from training.thresholds.losses import Losses
 from training.thresholds.tradeoff import TOP, Costs, Problem, workload_of
 
 
 def load_problem(
-    path: Path,
+    source: Path | Table,
     fleet: Fleet,
     artifact: Artifact,
     *,
@@ -36,7 +37,7 @@ def load_problem(
     `records`; `shown` wraps the texts while they are scored. Raises LabelError, or Refused for a mix that the labels
     cannot have.
     """
-    rows = losses.read_losses(path, fleet)
+    rows = losses.read_losses(source, fleet)
     costs = Costs(fleet, *workload_of(records, fleet)) if records else Costs(fleet)
     if terms is not None:
         return rows, with_rule(rows, Problem.of(rows, of_rule(rows.texts, terms), costs, mix=mix), terms)

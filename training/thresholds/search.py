@@ -29,6 +29,9 @@ MAX_SHARE_WIDTH = 0.05
 MAX_TIE = 0.02
 """A share target is refused, too, when no thresholds divide the rows as wanted to within this."""
 
+NO_SAVING = 0.995
+"""A point that costs more than this part of the top tier's is none."""
+
 WORTHWHILE = 0.05
 """How much cheaper a point must be for its labels to be worth asking for."""
 
@@ -112,8 +115,8 @@ class Choice:
 
 
 def _rounded_up(threshold: float) -> float:
-    """Six digits, never below: no row more goes down than was proved."""
-    return ceil(threshold * 1e6 - 1e-6) / 1e6
+    """Six digits, never below: no row more goes down than was proved. NEVER is 1, the most that settings take."""
+    return min(ceil(threshold * 1e6 - 1e-6) / 1e6, 1.0)
 
 
 def choose_point(problem: Problem, target: Target, confidence: float, seed: int = 0) -> Choice:
@@ -166,9 +169,9 @@ def _for_quality(path_rows: Problem, proof: Problem, target: Target, level: floa
     proved = risk.first_failure(seen, limit, level)
     at = [proof.costs.at(proof.shares(thresholds)) for thresholds in path]
     best = min(range(proved), key=at.__getitem__, default=None)
-    if best is None or at[best] > 0.995:
+    if best is None or at[best] > NO_SAVING:
         failed = seen[min(proved, len(seen) - 1)]
-        raise Refused(_why_not(target, level, proof, failed, n))
+        raise _refusal(_why_not(target, level, proof, failed, n), target, level, seen, at)
     return path[best], *_next(proved, seen, [limit] * len(path), at, at[best] * (1 - WORTHWHILE), level, n)
 
 
@@ -185,6 +188,17 @@ def _next(
         if cost <= wanted:
             return round((most - 1) * n), cost
     return None, None
+
+
+def _refusal(why: str, target: Target, level: float, seen: list[Evidence], at: list[float]) -> Refused:
+    """With the highest quality below the target, in hundredths, that the same rows do support and that saves money."""
+    for hundredths in range(ceil(100 * target.values[0] - 1e-9) - 1, 49, -1):
+        proved = risk.first_failure(seen, 1 - hundredths / 100, level)
+        cost = min(at[:proved], default=1.0)
+        if cost <= NO_SAVING:
+            lower = Target("quality", (hundredths / 100,))
+            return Refused(f"{why}; {lower} is supported, at a cost of {cost:.2f}", str(lower))
+    return Refused(why)
 
 
 def _why_not(target: Target, level: float, proof: Problem, failed: Evidence, n: int) -> str:

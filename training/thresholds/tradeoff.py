@@ -22,7 +22,7 @@ from router.simulate.workload import Workload
 from router.types import Tier
 from training.build.arrays import Array, Ints
 from training.build.fit import route
-from training.rows.traffic import LabelError
+from training.rows.errors import LabelError
 from training.thresholds.losses import Losses
 from training.thresholds.risk import Evidence
 
@@ -40,7 +40,15 @@ TOP = len(Tier) - 1
 
 
 class Refused(TierwiseError):
-    """The labels cannot support what is asked of them; the message says what would."""
+    """The labels cannot support what is asked of them; the message says what would.
+
+    `supported`: a target below the refused one that they do support, if any. It was chosen by a look at the rows that
+    prove it, so confirm it on others.
+    """
+
+    def __init__(self, message: str, supported: str | None = None) -> None:
+        super().__init__(message)
+        self.supported = supported
 
 
 @dataclass(frozen=True)
@@ -257,13 +265,13 @@ def cost_quality_curve(
 
 
 def worst(labels: Losses, problem: Problem, thresholds: tuple[float, float], n: int = 10) -> list[dict[str, Any]]:
-    """The rows that lose most, the surest first: number, text, chosen and required tier, P(suffices) of the chosen."""
+    """The rows that lose most, the surest first: number in the file, text, chosen and required tier, P(suffices)."""
     lost, chosen = problem.lost(thresholds), problem.chosen(thresholds)
     sure = problem.q[np.arange(len(problem)), chosen]
     tiers = list(Tier)
     return [
         {
-            "row": int(i),
+            "row": int(labels.numbers[i]),
             "text": labels.texts[i],
             "chosen": tiers[chosen[i]].value,
             "required": None if labels.required is None else tiers[labels.required[i]].value,
