@@ -278,3 +278,29 @@ def test_terms_match_the_regular_forms_of_english(term: str, held: str, not_held
     holds = any_of([term])
     assert [text for text in held.split("|") if not holds(text)] == []
     assert [text for text in not_held.split("|") if holds(text)] == []
+
+
+@pytest.mark.parametrize(
+    "outcome", [{"tier": SIMPLE}, {"max_tier": SIMPLE}, {"tier": MODERATE}, {"max_tier": MODERATE}]
+)
+def test_a_rule_that_sends_down_what_the_classifier_thinks_hard_says_so(outcome: dict[str, Tier]) -> None:
+    """The note changes nothing but itself; it stands where the rule lowers, and only there."""
+    router = routed(Rule("down", **outcome))  # type: ignore[arg-type]
+    tier = next(iter(outcome.values()))
+    doubted = router.decide(HARD)
+    assert (doubted.tier, doubted.reason, doubted.notes[0]) == (tier, Reason.RULE, "rule 'down'")
+    least = min(point.thresholds[tier] for point in router.policy.champion.manifest.operating_points.values())
+    q = routed().decide(HARD).p_suffices[tier]
+    assert doubted.notes[1:] == (
+        f"the classifier disagrees: P({tier} suffices) is {q:.3f}, and no operating point takes less than {least:g}",
+    )
+    assert router.decide(EASY).notes == ("rule 'down'",)
+    raised = routed(Rule("up", min_tier=COMPLEX)), routed(Rule("up", tier=COMPLEX))
+    assert [each.decide(HARD).notes for each in raised] == [("rule 'up'",)] * 2
+
+
+def test_what_the_classifier_cannot_judge_it_does_not_doubt() -> None:
+    router = routed(Rule("down", tier=SIMPLE))
+    assert router.decide("").notes == ("rule 'down'",)
+    title = {"max_tokens": 1, "messages": [{"role": "user", "content": HARD}]}
+    assert router.decide(title).notes == ("rule 'down'",)
