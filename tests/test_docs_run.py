@@ -1,0 +1,281 @@
+"""Every command and every Python block of README, docs/ and examples/README.md, run as it is printed.
+
+A page runs in a folder of its own that holds a copy of examples/, its blocks in order: console blocks one command at
+a time, Python blocks in one program. What a page shows beneath a command must be printed, in that order; more may be.
+Times differ always. The embedded upstream stands for the providers. An HTML comment before a block says more:
+
+    <!-- not run: why -->               what needs a key, a network, data or minutes that a test does not have
+    <!-- figures differ: why -->        numbers are not compared
+    <!-- exit 1: why -->                each command of the block ends with this status
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from router.offline import Upstream
+from tests.conftest import ROOT
+
+PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MAX_NOT_RUN = 7
+WAIT_S = 120.0
+
+_BLOCK = re.compile(
+    r"(?:^<!-- (?P<said>[^\n]*) -->\n+)?^```(?P<language>console|sh|python)\n(?P<text>.*?)^```$", re.M | re.S
+)
+_SAID = re.compile(r"(?P<what>not run|figures differ|exit (?P<status>\d)): (?P<why>\S.*)")
+_SERVER = re.compile(r"(?:tierwise serve|-m router\.offline --port \d+)(?:\s*&)?\s*(?:#.*)?$")
+_LOGGED = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+ [A-Z]+ ")
+_TIMES = re.compile(r"\d+(?:\.\d+)? (?=us|ms|s\b)")
+
+GIVEN = """
+import json, pathlib
+import anthropic
+from router import record_of, wrap
+SYSTEM = pathlib.Path("system_prompt.md").read_text("utf-8")
+MESSAGES = [{"role": "user", "content": "Is a signature needed for tracked delivery?"}]
+monday, tuesday = (json.loads(pathlib.Path(f"{day}.json").read_text("utf-8")) for day in ("monday", "tuesday"))
+client = wrap(anthropic.Anthropic())
+reply = client.messages.create(model="auto", max_tokens=64, messages=MESSAGES)
+"""
+"""What the Python blocks take as given: a prompt, messages, two bodies, a client and a reply."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a page; `line` is where it begins. `said` is the comment before it, or None."""
+
+    line: int
+    language: str
+    text: str
+    said: re.Match[str] | None
+
+    def says(self, what: str) -> bool:
+        return self.said is not None and self.said["what"].startswith(what)
+
+    def commands(self) -> Iterator[tuple[str, list[str]]]:
+        """(command, what is shown beneath it)."""
+        command, shown = "", list[str]()
+        for line in self.text.splitlines():
+            if line.startswith("$ "):
+                if command:
+                    yield command, shown
+                command, shown = line[2:], []
+            elif command and line.strip():
+                shown.append(line.rstrip())
+        if command:
+            yield command, shown
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text("utf-8")
+    found = []
+    for match in _BLOCK.finditer(text):
+        line = text.count("\n", 0, match.start("language")) + 1
+        said = match["said"]
+        assert said is None or _SAID.fullmatch(said), f"{page.name}:{line}: <!-- {said} --> is none of {__doc__}"
+        found.append(Block(line, match["language"], match["text"], said and _SAID.fullmatch(said)))
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Place:
+    """A folder with the examples, and ports of its own for those that the pages name."""
+
+    folder: Path
+    upstream: str
+    cache: Path
+    ports: dict[str, str] = field(default_factory=lambda: {"8484": str(free_port())})
+
+    def __post_init__(self) -> None:
+        self.ports["8485"] = self.upstream.rpartition(":")[2]
+        ignored = shutil.ignore_patterns("*.db*", "models", "__pycache__")
+        shutil.copytree(ROOT / "examples", self.folder / "examples", ignore=ignored)
+        (self.folder / "data").symlink_to(ROOT / "data")
+        self.cwd = self.folder / "examples"
+        settings = self.cwd / "tierwise.toml"
+        settings.write_text(self.here(settings.read_text("utf-8")), "utf-8")
+        programs = self.folder / "bin"
+        programs.mkdir()
+        for name, program in (("your-program", "gateway_client.py"), ("claude", "anthropic_sdk.py")):
+            (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" "{self.cwd / program}"\n')
+            (programs / name).chmod(0o755)
+
+    def here(self, text: str) -> str:
+        """A text of a page with the ports of this place; an upstream that it starts gets another."""
+        text = re.sub(r"(?<=router\.offline --port )8485", lambda _: str(free_port()), text)
+        return re.sub("|".join(self.ports), lambda match: self.ports[match[0]], text)
+
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("TIERWISE_", "XDG_"))}
+        path = os.pathsep.join([str(self.folder / "bin"), str(Path(sys.executable).parent), kept["PATH"]])
+        return {
+            **kept,
+            "PATH": path,
+            "HOME": str(self.folder),
+            "XDG_CACHE_HOME": str(self.cache),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), kept.get("PYTHONPATH", "")]),
+            "TIERWISE_GATEWAY_PORT": self.ports["8484"],
+            "ANTHROPIC_BASE_URL": self.upstream,
+            "OPENAI_BASE_URL": f"{self.upstream}/v1",
+            "ANTHROPIC_API_KEY": "any",
+            "OPENAI_API_KEY": "any",
+        }
+
+
+class Shell:
+    """Runs a page's commands one after the other. Servers run on until its end."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._exports: list[str] = []
+        self._servers: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Shell:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for server in self._servers:
+            os.killpg(server.pid, signal.SIGTERM)
+        for server in self._servers:
+            server.wait(WAIT_S)
+
+    def run(self, command: str) -> tuple[int, list[str]]:
+        """Exit status and what was printed. A server runs on once it listens; an `export` holds from here on."""
+        command = self._place.here(command)
+        if command.startswith("export "):
+            self._exports.append(command)
+            return 0, []
+        if _SERVER.search(command):
+            return 0, self._serve(re.sub(r"\s*&?\s*(?:#.*)?$", "", command))
+        done = subprocess.run(
+            ["bash", "-c", "\n".join([*self._exports, command])],
+            cwd=self._place.cwd,
+            env=self._place.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=WAIT_S,
+            check=False,
+        )
+        return done.returncode, done.stdout.decode().splitlines()
+
+    def _serve(self, command: str) -> list[str]:
+        said = self._place.folder / f"server{len(self._servers)}.txt"
+        with said.open("wb") as file:
+            server = subprocess.Popen(
+                ["bash", "-c", f"exec env {command}"],
+                cwd=self._place.cwd,
+                env=self._place.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._servers.append(server)
+        end = time.monotonic() + WAIT_S
+        while "http://127.0.0.1:" not in said.read_text("utf-8"):  # both say where, as soon as they listen
+            assert server.poll() is None and time.monotonic() < end, f"{command}: {said.read_text('utf-8')}"
+            time.sleep(0.05)
+        return said.read_text("utf-8").splitlines()
+
+
+def normal(line: str, *, figures: bool) -> str:
+    """A line as it is compared: without times, runs of blanks as one and, where `figures` differ, without these."""
+    line = " ".join(_TIMES.sub("N ", line).split())
+    line = _LOGGED.sub("", line)
+    return line if figures else re.sub(r"[0-9a-f]{12}|[-+]?[\d][\d.,]*", "N", line)
+
+
+def unprinted(shown: list[str], printed: list[str]) -> str | None:
+    """The first shown line that is not among those printed behind the one before it."""
+    rest = iter(printed)
+    return next((line for line in shown if line not in rest), None)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What retraining keeps between runs."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def place(tmp_path: Path, cache: Path) -> Iterator[Place]:
+    with Upstream() as upstream:
+        yield Place(tmp_path, upstream.url, cache)
+
+
+def pages_with(language: str) -> pytest.MarkDecorator:
+    found = [page for page in PAGES if any(b.language == language and not b.says("not run") for b in blocks(page))]
+    return pytest.mark.parametrize("page", found, ids=lambda page: page.relative_to(ROOT).as_posix())
+
+
+@pages_with("console")
+def test_commands_print_what_the_page_shows(page: Path, place: Place) -> None:
+    with Shell(place) as shell:
+        for block in blocks(page):
+            if block.language == "python" or block.says("not run"):
+                continue
+            for command, shown in block.commands():
+                status, printed = shell.run(command)
+                where = f"{page.name}:{block.line}: $ {command}"
+                expected = int(block.said["status"]) if block.says("exit") and block.said else 0
+                assert status == expected, f"{where}\n" + "\n".join(printed)
+                figures = not block.says("figures differ")
+                lines, found = ([normal(place.here(x), figures=figures) for x in each] for each in (shown, printed))
+                missing = unprinted(lines, found)
+                assert missing is None, f"{where}\nshows {missing!r}, printed:\n" + "\n".join(printed)
+
+
+@pages_with("python")
+def test_python_blocks_run(page: Path, place: Place) -> None:
+    """Each is compiled under its page's name and line, so that a traceback says where it stands."""
+    program = [f"exec(compile({GIVEN!r}, 'given', 'exec'))"]
+    for block in blocks(page):
+        if block.language == "python" and not block.says("not run"):
+            where = f"{page.name}, block of line {block.line}"
+            program.append(f"exec(compile({block.text!r}, {where!r}, 'exec'))")
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(program)],
+        cwd=place.cwd,
+        env=place.environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_few_blocks_are_not_run() -> None:
+    """A block is left out for what a test cannot have, never because it fails."""
+    left_out = [
+        f"{page.name}:{b.line}: {b.said and b.said['why']}" for page in PAGES for b in blocks(page) if b.says("not run")
+    ]
+    assert len(left_out) <= MAX_NOT_RUN, left_out
+
+
+def test_every_fenced_block_is_read() -> None:
+    """No block escapes by its language's name or its indent."""
+    for page in PAGES:
+        fences = re.findall(r"^ *```(\w+) *$", page.read_text("utf-8"), re.M)
+        assert set(fences) <= {"console", "sh", "python", "toml", "text"}, page
+        assert len(blocks(page)) == sum(name in ("console", "sh", "python") for name in fences), page
