@@ -25,6 +25,8 @@ from pathlib import Path
 
 import pytest
 
+from router import catalog, settings
+from router.decide.rules import Rules
 from router.offline import Upstream
 from tests.conftest import ROOT
 
@@ -263,6 +265,16 @@ def test_python_blocks_run(page: Path, place: Place) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_settings_of_the_page_are_settings(page: Path, tmp_path: Path) -> None:
+    for text in re.findall(r"^```toml\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S):
+        file = tmp_path / "tierwise.toml"
+        file.write_text(text, "utf-8")
+        found = settings.load(file, {})
+        Rules(found.rules)
+        catalog.configured(found.fleets, found.models)
 
 
 def test_few_blocks_are_not_run() -> None:

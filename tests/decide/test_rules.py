@@ -13,6 +13,7 @@ from router import Api, Reason, Router, Settings, SettingsError, Tier, Usage, se
 from router.classifier import artifact
 from router.decide.rules import Context, Rule, Rules, any_of
 from router.types import Task, TurnState
+from tests.conftest import ROOT
 
 SIMPLE, MODERATE, COMPLEX = Tier
 SUNDAY_NOON_S = 1795348800.0  # 2026-11-22 12:00 UTC
@@ -304,3 +305,15 @@ def test_what_the_classifier_cannot_judge_it_does_not_doubt() -> None:
     assert router.decide("").notes == ("rule 'down'",)
     title = {"max_tokens": 1, "messages": [{"role": "user", "content": HARD}]}
     assert router.decide(title).notes == ("rule 'down'",)
+
+
+@pytest.mark.parametrize(
+    "text", ["Is this contract valid?", "Which drug interacts with warfarin?", HARD, "Why?", "Hi, fix it"]
+)
+def test_the_documented_rules_lower_nothing_that_is_merely_short(text: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "rules.md").read_text("utf-8")
+    (tmp_path / "tierwise.toml").write_text(page.split("```toml")[1].split("```")[0])
+    sent, alone = Router.load(config=settings.load(tmp_path / "tierwise.toml")).decide(text), routed().decide(text)
+    assert sent.tier is not None and alone.tier is not None and sent.tier.at_least(alone.tier)
+    if "contract" in text or "drug" in text:
+        assert sent.tier is COMPLEX
