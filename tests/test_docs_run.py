@@ -19,7 +19,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +42,12 @@ _SAID = re.compile(r"(?P<what>not run|figures differ|exit (?P<status>\d)): (?P<w
 _SERVER = re.compile(r"(?:tierwise serve|-m router\.offline --port \d+)(?:\s*&)?\s*(?:#.*)?$")
 _LOGGED = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+ [A-Z]+ ")
 _TIMES = re.compile(r"\d+(?:\.\d+)? (?=us|ms|s\b)")
+
+CLAUDE = (
+    'curl -fsS "$ANTHROPIC_BASE_URL/v1/messages" -H "x-api-key: any" -H "content-type: application/json" '
+    "-d @monday.json -o reply.json"
+)
+"""What stands for `claude`, as `your-program` is gateway_client.py: it asks where its environment says."""
 
 GIVEN = """
 import json, pathlib
@@ -117,8 +124,8 @@ class Place:
         settings.write_text(self.here(settings.read_text("utf-8")), "utf-8")
         programs = self.folder / "bin"
         programs.mkdir()
-        for name, program in (("your-program", "gateway_client.py"), ("claude", "anthropic_sdk.py")):
-            (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" "{self.cwd / program}"\n')
+        for name, program in (("your-program", f'"{sys.executable}" gateway_client.py'), ("claude", CLAUDE)):
+            (programs / name).write_text(f"#!/bin/sh\nexec {program}\n")
             (programs / name).chmod(0o755)
 
     def here(self, text: str) -> str:
@@ -213,25 +220,8 @@ def unprinted(shown: list[str], printed: list[str]) -> str | None:
     return next((line for line in shown if line not in rest), None)
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What retraining keeps between runs."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def place(tmp_path: Path, cache: Path) -> Iterator[Place]:
-    with Upstream() as upstream:
-        yield Place(tmp_path, upstream.url, cache)
-
-
-def pages_with(language: str) -> pytest.MarkDecorator:
-    found = [page for page in PAGES if any(b.language == language and not b.says("not run") for b in blocks(page))]
-    return pytest.mark.parametrize("page", found, ids=lambda page: page.relative_to(ROOT).as_posix())
-
-
-@pages_with("console")
-def test_commands_print_what_the_page_shows(page: Path, place: Place) -> None:
+def run_commands(page: Path, place: Place) -> None:
+    """Raises AssertionError for the first that ends otherwise, or prints something else, than the page shows."""
     with Shell(place) as shell:
         for block in blocks(page):
             if block.language == "python" or block.says("not run"):
@@ -239,7 +229,7 @@ def test_commands_print_what_the_page_shows(page: Path, place: Place) -> None:
             for command, shown in block.commands():
                 status, printed = shell.run(command)
                 where = f"{page.name}:{block.line}: $ {command}"
-                expected = int(block.said["status"]) if block.says("exit") and block.said else 0
+                expected = int(block.said["status"]) if block.said and block.says("exit") else 0
                 assert status == expected, f"{where}\n" + "\n".join(printed)
                 figures = not block.says("figures differ")
                 lines, found = ([normal(place.here(x), figures=figures) for x in each] for each in (shown, printed))
@@ -247,9 +237,8 @@ def test_commands_print_what_the_page_shows(page: Path, place: Place) -> None:
                 assert missing is None, f"{where}\nshows {missing!r}, printed:\n" + "\n".join(printed)
 
 
-@pages_with("python")
-def test_python_blocks_run(page: Path, place: Place) -> None:
-    """Each is compiled under its page's name and line, so that a traceback says where it stands."""
+def run_python(page: Path, place: Place) -> None:
+    """Each block is compiled under its page's name and line, so that a traceback says where it stands."""
     program = [f"exec(compile({GIVEN!r}, 'given', 'exec'))"]
     for block in blocks(page):
         if block.language == "python" and not block.says("not run"):
@@ -265,6 +254,44 @@ def test_python_blocks_run(page: Path, place: Place) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
+
+
+Run = Callable[[Path, Place], None]
+RUNS: list[tuple[Run, Path]] = [
+    (run, page)
+    for run, languages in ((run_commands, ("console", "sh")), (run_python, ("python",)))
+    for page in PAGES
+    if any(block.language in languages and not block.says("not run") for block in blocks(page))
+]
+
+
+def name_of(run: Run, page: Path) -> str:
+    return f"{run.__name__}-{page.relative_to(ROOT).as_posix()}"
+
+
+@pytest.fixture(scope="module")
+def outcomes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[None]]]:
+    """The runs that were asked for, on all cores: most of their time Python starts, and each has its own folder."""
+    cache = tmp_path_factory.mktemp("cache")
+    asked = {item.callspec.id for item in request.session.items if getattr(item, "callspec", None)}
+
+    def outcome(run: Run, page: Path, folder: Path) -> None:
+        with Upstream() as upstream:
+            run(page, Place(folder, upstream.url, cache))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {
+            name_of(run, page): pool.submit(outcome, run, page, tmp_path_factory.mktemp("page"))
+            for run, page in RUNS
+            if name_of(run, page) in asked
+        }
+
+
+@pytest.mark.parametrize("name", [name_of(run, page) for run, page in RUNS], ids=str)
+def test_what_the_page_shows_is_what_happens(name: str, outcomes: dict[str, Future[None]]) -> None:
+    outcomes[name].result()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -291,3 +318,4 @@ def test_every_fenced_block_is_read() -> None:
         fences = re.findall(r"^ *```(\w+) *$", page.read_text("utf-8"), re.M)
         assert set(fences) <= {"console", "sh", "python", "toml", "text"}, page
         assert len(blocks(page)) == sum(name in ("console", "sh", "python") for name in fences), page
+        assert [b.line for b in blocks(page) if b.language != "python" and not list(b.commands())] == [], page
