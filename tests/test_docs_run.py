@@ -40,6 +40,9 @@ _BLOCK = re.compile(
 )
 _SAID = re.compile(r"(?P<what>not run|figures differ|exit (?P<status>\d)): (?P<why>\S.*)")
 _SERVER = re.compile(r"(?:tierwise serve|-m router\.offline --port \d+)(?:\s*&)?\s*(?:#.*)?$")
+_VALUE = re.compile(
+    r'^(?P<value>[^#=\n]+?) +# (?P<said>"[^"\n]+")', re.M
+)  # an expression, and what the page says it is
 _LOGGED = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+ [A-Z]+ ")
 _TIMES = re.compile(r"\d+(?:\.\d+)? (?=us|ms|s\b)")
 
@@ -141,7 +144,7 @@ class Place:
             "PATH": path,
             "HOME": str(self.folder),
             "XDG_CACHE_HOME": str(self.cache),
-            "PYTHONPATH": os.pathsep.join([str(ROOT), kept.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), kept.get("PYTHONPATH")))),
             "TIERWISE_GATEWAY_PORT": self.ports["8484"],
             "ANTHROPIC_BASE_URL": self.upstream,
             "OPENAI_BASE_URL": f"{self.upstream}/v1",
@@ -238,12 +241,15 @@ def run_commands(page: Path, place: Place) -> None:
 
 
 def run_python(page: Path, place: Place) -> None:
-    """Each block is compiled under its page's name and line, so that a traceback says where it stands."""
+    """Each block is compiled under its page's name and line, so that a traceback says where it stands. Where a line's
+    comment begins with a value in quotation marks, the line must have it.
+    """
     program = [f"exec(compile({GIVEN!r}, 'given', 'exec'))"]
     for block in blocks(page):
         if block.language == "python" and not block.says("not run"):
             where = f"{page.name}, block of line {block.line}"
             program.append(f"exec(compile({block.text!r}, {where!r}, 'exec'))")
+            program += [f"assert {line['value']} == {line['said']}, {where!r}" for line in _VALUE.finditer(block.text)]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(program)],
         cwd=place.cwd,
