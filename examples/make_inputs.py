@@ -1,21 +1,26 @@
-"""Write trace.parquet and scores.csv anew: python make_inputs.py (needs `pip install "tierwise[train]"`).
+"""Write trace.parquet, scores.csv and calls.jsonl anew: python make_inputs.py (needs `pip install "tierwise[train]"`).
 
 The trace is invented: 40 conversations of two bots over one working day, sizes and times drawn with a fixed seed. The
-scores are those of the shipped classifier on labels.csv, which it has not seen.
+scores are those of the shipped classifier on labels.csv, which it has not seen. The calls are the first 60 requests of
+traffic.jsonl, all sent to one model; the embedded upstream says what they used.
 """
 
 from __future__ import annotations
 
 import csv
+import datetime as dt
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from router import Router, Settings
+from router.offline import Upstream
 
 HERE = Path(__file__).parent
 BLOCK_TOKENS = 64
@@ -59,10 +64,25 @@ def scores() -> Iterator[tuple[str, str, str]]:
             yield row["id"], f"{simple:.4f}", f"{moderate:.4f}"
 
 
+def calls() -> Iterator[dict[str, Any]]:
+    """What a log of the bot's calls holds: when, which conversation, the body, and the usage that was billed."""
+    system = (HERE / "system_prompt.md").read_text("utf-8")
+    start = dt.datetime(2026, 11, 27, 9, 14, tzinfo=dt.UTC)
+    with Upstream() as upstream, anthropic.Anthropic(base_url=upstream.url, api_key="any") as client:
+        for number, line in enumerate((HERE / "traffic.jsonl").read_text("utf-8").splitlines()[:60]):
+            row = json.loads(line)
+            body = {"model": "claude-opus-4-7", "max_tokens": 300, "system": system, "messages": row["messages"]}
+            usage = client.messages.create(**body).usage.to_dict()
+            at = (start + dt.timedelta(seconds=97 * number)).isoformat()
+            yield {"at": at, "conversation": row["id"], "body": body, "usage": usage}
+
+
 def main() -> None:
     pq.write_table(pa.Table.from_pylist(requests()), HERE / "trace.parquet", compression="zstd")
     with (HERE / "scores.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([("id", "p_simple", "p_moderate"), *scores()])
+    with (HERE / "calls.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(call, ensure_ascii=False) + "\n" for call in calls())
 
 
 if __name__ == "__main__":
