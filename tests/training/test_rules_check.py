@@ -63,7 +63,7 @@ def test_each_rule_is_counted_beside_the_classifier_alone() -> None:
     ]
     assert few["too_low_interval"][0] < 2 / 3 < few["too_low_interval"][1]
     assert (night["n_rows"], night["fails"]) == (0, False)
-    assert (pictures["n_rows"], pictures["not_seen"]) == (0, ["images"])
+    assert (pictures["n_rows"], pictures["untold"]) == (0, ["images"])
     router = Router.load(config=Settings())
     ranks = [(router.decide(text).tier.rank, ["simple", "moderate", "complex"].index(tier)) for text, tier in ROWS]  # type: ignore[union-attr]
     assert few["alone"]["too_low"] == pytest.approx(sum(sent < needs for sent, needs in ranks[1:4]) / 3)
@@ -85,6 +85,11 @@ def test_time_and_keys_are_those_of_the_options_or_the_labels() -> None:
     by_key = '[[rules]]\nname = "batch"\nkey = ["batch"]\ntier = "simple"\n'
     code, out = run("--json", "--key", "batch", settings=by_key)
     assert json.loads(out)["rules"][0]["n_rows"] == len(ROWS)
+    assert json.loads(run("--json", settings=by_key)[1])["rules"][0]["untold"] == ["key"]
+    by_header = '[[rules]]\nname = "team"\nheaders = { X-Team = "search" }\ntier = "simple"\n'
+    row = json.loads(run("--json", "--header", "x-team=search", settings=by_header)[1])["rules"][0]
+    assert (row["n_rows"], row["untold"]) == (len(ROWS), [])
+    assert json.loads(run("--json", settings=by_header)[1])["rules"][0]["untold"] == ["headers"]
     Path("keyed.csv").write_text("text,tier,key\nhello,simple,batch\nhello again,simple,web\n")
     code, out = run("--json", "--labels", "keyed.csv", rows=None, settings=by_key)
     assert (code, json.loads(out)["rules"][0]["n_rows"]) == (0, 1)

@@ -155,8 +155,8 @@ def _outcome(rule: Rule) -> str:
 def _print_rule(checked: Checked, max_below: float) -> None:
     behind = f", {checked.n_shadowed:,} more went to an earlier rule" if checked.n_shadowed else ""
     click.echo(f"{checked.rule.name} {_outcome(checked.rule)}: matches {len(checked.tally):,} rows{behind}")
-    if checked.hidden:
-        click.echo(f"  not seen    labels cannot show its conditions on {', '.join(checked.hidden)}")
+    if checked.untold:
+        click.echo(f"  not told    {', '.join(checked.untold)}: not by labels; --key and --header can tell these two")
     if len(checked.tally):
         _print_tally(checked.tally)
     for miss in checked.misses:
@@ -195,7 +195,7 @@ def _row(checked: Checked, max_below: float) -> dict[str, Any]:
         **_figures(tally),
         "too_low_interval": tally.interval() if len(tally) else None,
         "n_shadowed": checked.n_shadowed,
-        "not_seen": checked.hidden,
+        "untold": checked.untold,
         "fails": checked.too_low(max_below),
         "worst": [
             {"row": miss.row, "label": miss.label, "sent": miss.sent, "text": miss.text[:200]}

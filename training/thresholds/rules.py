@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 
 from router.decide.rules import Context, Rule
+from router.decide.task import read_task
 from router.engine import Router
 from router.settings import Settings
 from router.types import Body, Task, Tier, TurnState
@@ -20,8 +21,6 @@ from training.thresholds.risk import Evidence
 N_WORST = 3
 
 _TIERS = list(Tier)
-_HIDDEN = {"tools": True, "images": True, "headers": None}
-"""Conditions that no label can meet (a value) or tell (None): labels are texts."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +63,12 @@ class Tally:
 
 @dataclass
 class Checked:
-    """What one rule did. `n_shadowed` further rows meet its conditions and went to an earlier rule."""
+    """What one rule did. `n_shadowed` further rows meet its conditions and went to an earlier rule; `untold` are its
+    conditions that neither labels nor options tell, so that it cannot match.
+    """
 
     rule: Rule
+    untold: list[str]
     tally: Tally = field(default_factory=Tally)
     n_shadowed: int = 0
     misses: list[Miss] = field(default_factory=list)
@@ -75,11 +77,6 @@ class Checked:
     def lowers(self) -> bool:
         """Whether it can send a request below what the classifier would say; a floor cannot."""
         return self.rule.min_tier is None
-
-    @property
-    def hidden(self) -> list[str]:
-        """Its conditions that labels cannot show, so that it cannot be checked on them."""
-        return [name for name, value in _HIDDEN.items() if _is_hidden(getattr(self.rule, name), value)]
 
     def too_low(self, max_below: float) -> bool:
         """Whether it sends a larger share than `max_below` of what it matches below the tier that is needed."""
@@ -110,7 +107,8 @@ def check(
     plain = msgspec.structs.replace(settings, ledger=None, state=None)
     ruled = Router.load(config=plain, clock=lambda: at_s)
     unruled = Router.load(config=msgspec.structs.replace(plain, rules=()), clock=lambda: at_s)
-    report = Report([Checked(rule) for rule in settings.rules], Tally())
+    told = "key" in traffic.columns(file.path)
+    report = Report([Checked(rule, _untold(rule, context, told)) for rule in settings.rules], Tally())
     by_name = {checked.rule.name: checked for checked in report.rules}
     for batch in shown(traffic.read_labels(file)):
         keys, classes = (batch.slices.get(name, [""] * len(batch.texts)) for name in ("key", "class"))
@@ -120,7 +118,8 @@ def check(
             sent = ruled.decide(request, context=own).tier or Tier.COMPLEX
             alone = unruled.decide(request, context=own).tier or Tier.COMPLEX
             report.everything.add(batch.targets[i], sent, alone)
-            for place, rule in enumerate(ruled.rules.matching(_task(text), own, at_s)):
+            task = read_task(request) if isinstance(request, Mapping) else _task(text)
+            for place, rule in enumerate(ruled.rules.matching(task, own, at_s)):
                 checked = by_name[rule.name]
                 if place > 0:
                     checked.n_shadowed += 1
@@ -148,5 +147,12 @@ def _request(text: str, traffic_class: str) -> str | Body:
     return {"messages": [{"role": "user", "content": text}], "router": {"traffic_class": traffic_class}}
 
 
-def _is_hidden(asked: object, value: object) -> bool:
-    return bool(asked) if value is None else asked is value
+def _untold(rule: Rule, context: Context, has_keys: bool) -> list[str]:
+    """Labels are texts: of tools and images there are none, and headers and keys are those that were given."""
+    conditions = {
+        "tools": rule.tools is True,
+        "images": rule.images is True,
+        "headers": any(name.lower() not in context.headers for name in rule.headers),
+        "key": bool(rule.key) and not (has_keys or context.key),
+    }
+    return [name for name, is_untold in conditions.items() if is_untold]
