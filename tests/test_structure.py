@@ -15,7 +15,9 @@ from tests.conftest import ROOT
 
 MAX_FUNCTION_LINES = 60
 MAX_MODULE_LINES = 400
-MODULES = sorted(path for package in ("router", "training", "benchmarks") for path in (ROOT / package).rglob("*.py"))
+MODULES = sorted(
+    path for package in ("router", "training", "benchmarks", "examples") for path in (ROOT / package).rglob("*.py")
+)
 
 EVERY_MODULE = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 

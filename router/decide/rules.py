@@ -102,10 +102,12 @@ class Rules:
 
     def match(self, task: Task, context: Context, at_s: float) -> Rule | None:
         """The first rule whose conditions all hold; `at_s` is in seconds since the epoch."""
-        if not self._rules:
-            return None
+        return next(self.matching(task, context, at_s), None) if self._rules else None
+
+    def matching(self, task: Task, context: Context, at_s: float) -> Iterator[Rule]:
+        """All rules whose conditions hold, in order. Only the first applies; the others are behind it."""
         at = dt.datetime.fromtimestamp(at_s, dt.UTC)
-        return next((rule for rule, checks in self._rules if all(holds(task, context, at) for holds in checks)), None)
+        return (rule for rule, checks in self._rules if all(holds(task, context, at) for holds in checks))
 
 
 def check_names(rules: object, file: object) -> None:

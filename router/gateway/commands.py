@@ -87,7 +87,7 @@ def keys() -> None:
 @click.option(
     "--model", "models", multiple=True, help='May ask for: a model, tier, fleet or "auto", * allowed; repeatable.'
 )
-@click.option("--max-tier", type=click.Choice(list(Tier)), help="Nothing goes above this tier.")
+@click.option("--max-tier", type=click.Choice([tier.value for tier in Tier]), help="Nothing goes above this tier.")
 @click.option("--admin", is_flag=True, help="May read /metrics.")
 @click.option("--mode", type=click.Choice(get_args(Mode)), help="on, shadow or canary for this key's requests.")
 @config_option

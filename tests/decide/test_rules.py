@@ -13,6 +13,7 @@ from router import Api, Reason, Router, Settings, SettingsError, Tier, Usage, se
 from router.classifier import artifact
 from router.decide.rules import Context, Rule, Rules, any_of
 from router.types import Task, TurnState
+from tests.conftest import ROOT
 
 SIMPLE, MODERATE, COMPLEX = Tier
 SUNDAY_NOON_S = 1795348800.0  # 2026-11-22 12:00 UTC
@@ -278,3 +279,41 @@ def test_terms_match_the_regular_forms_of_english(term: str, held: str, not_held
     holds = any_of([term])
     assert [text for text in held.split("|") if not holds(text)] == []
     assert [text for text in not_held.split("|") if holds(text)] == []
+
+
+@pytest.mark.parametrize(
+    "outcome", [{"tier": SIMPLE}, {"max_tier": SIMPLE}, {"tier": MODERATE}, {"max_tier": MODERATE}]
+)
+def test_a_rule_that_sends_down_what_the_classifier_thinks_hard_says_so(outcome: dict[str, Tier]) -> None:
+    """The note changes nothing but itself; it stands where the rule lowers, and only there."""
+    router = routed(Rule("down", **outcome))  # type: ignore[arg-type]
+    tier = next(iter(outcome.values()))
+    doubted = router.decide(HARD)
+    assert (doubted.tier, doubted.reason, doubted.notes[0]) == (tier, Reason.RULE, "rule 'down'")
+    least = min(point.thresholds[tier] for point in router.policy.champion.manifest.operating_points.values())
+    q = routed().decide(HARD).p_suffices[tier]
+    assert doubted.notes[1:] == (
+        f"the classifier disagrees: P({tier} suffices) is {q:.3f}, and no operating point takes less than {least:g}",
+    )
+    assert router.decide(EASY).notes == ("rule 'down'",)
+    raised = routed(Rule("up", min_tier=COMPLEX)), routed(Rule("up", tier=COMPLEX))
+    assert [each.decide(HARD).notes for each in raised] == [("rule 'up'",)] * 2
+
+
+def test_what_the_classifier_cannot_judge_it_does_not_doubt() -> None:
+    router = routed(Rule("down", tier=SIMPLE))
+    assert router.decide("").notes == ("rule 'down'",)
+    title = {"max_tokens": 1, "messages": [{"role": "user", "content": HARD}]}
+    assert router.decide(title).notes == ("rule 'down'",)
+
+
+@pytest.mark.parametrize(
+    "text", ["Is this contract valid?", "Which drug interacts with warfarin?", HARD, "Why?", "Hi, fix it"]
+)
+def test_the_documented_rules_lower_nothing_that_is_merely_short(text: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "rules.md").read_text("utf-8")
+    (tmp_path / "tierwise.toml").write_text(page.split("```toml")[1].split("```")[0])
+    sent, alone = Router.load(config=settings.load(tmp_path / "tierwise.toml")).decide(text), routed().decide(text)
+    assert sent.tier is not None and alone.tier is not None and sent.tier.at_least(alone.tier)
+    if "contract" in text or "drug" in text:
+        assert sent.tier is COMPLEX

@@ -19,6 +19,7 @@ from router.gateway.keys import KeyFile
 from router.gateway.serving import Serving
 from router.offline import Failure, Reply, Upstream
 from router.settings import GatewaySettings, Settings, UpstreamSettings
+from router.types import Tier
 from tests.gateway.conftest import HELLO, Exact, Running, Serve, process, wait_for, whole
 from tests.gateway.test_fidelity import NAMED, REPLY
 
@@ -229,12 +230,16 @@ def test_keys_on_the_command_line(tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout, done.stderr
 
-    code, token, said = run("create", "ci", "--usd-a-day", "2.50", "--requests-a-minute", "60", "--fleet", "claude")
+    limits = ("--usd-a-day", "2.50", "--requests-a-minute", "60", "--fleet", "claude", "--max-tier", "moderate")
+    code, token, said = run("create", "ci", *limits)
     assert (code, token.startswith("tw-"), "not shown again" in said) == (0, True, True)
     assert run("create", "ci")[0] != 0
     assert "unknown" in run("create", "other", "--fleet", "none")[2]
     (row,) = json.loads(run("list", "--json")[1])
     assert (row["name"], row["usd_a_day"], row["requests_a_minute"], row["fleet"]) == ("ci", "2.50", 60, "claude")
+    assert row["max_tier"] == "moderate"
+    found = KeyFile(tmp_path / "state/keys.json").find(token.strip())
+    assert found is not None and found.max_tier is Tier.MODERATE
     assert "digest" not in row
     stored = (tmp_path / "state/keys.json").read_text()
     assert token.strip() not in stored and token.strip().split("-", 2)[2] not in stored

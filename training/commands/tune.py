@@ -204,4 +204,4 @@ def _print_choice(choice: Choice, fleet: Fleet, name: str, report: dict[str, Any
     if report["written_to"]:
         click.echo(f"\nwritten to {report['written_to']}")
         if report["classifier"] != "rules":
-            click.echo(f'try: tierwise decide --operating-point {name} "Compare these two leases"')
+            click.echo(f'try: tierwise decide --operating-point {name} "Prove that sqrt(2) is irrational"')
