@@ -1,4 +1,6 @@
-"""Write trace.parquet, scores.csv and calls.jsonl anew: python make_inputs.py (needs `pip install "tierwise[train]"`).
+"""Write trace.parquet, scores.csv, export.csv and calls.jsonl anew: python make_inputs.py
+
+It needs `pip install "tierwise[train]"`.
 
 The trace is invented: 40 conversations of two bots over one working day, sizes and times drawn with a fixed seed. The
 scores are those of the shipped classifier on labels.csv, which it has not seen. The calls are the first 60 requests of
@@ -64,6 +66,15 @@ def scores() -> Iterator[tuple[str, str, str]]:
             yield row["id"], f"{simple:.4f}", f"{moderate:.4f}"
 
 
+def exported() -> Iterator[tuple[str, str, str]]:
+    """The labels of the support bot as a helpdesk exports them: its own names of columns, semicolons."""
+    yield "Ticket", "Customer wrote", "Needs"
+    with (HERE / "labels.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["class"] == "support":
+                yield row["id"].upper(), row["text"], row["tier"].capitalize()
+
+
 def calls() -> Iterator[dict[str, Any]]:
     """What a log of the bot's calls holds: when, which conversation, the body, and the usage that was billed."""
     system = (HERE / "system_prompt.md").read_text("utf-8")
@@ -81,6 +92,8 @@ def main() -> None:
     pq.write_table(pa.Table.from_pylist(requests()), HERE / "trace.parquet", compression="zstd")
     with (HERE / "scores.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([("id", "p_simple", "p_moderate"), *scores()])
+    with (HERE / "export.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=";", lineterminator="\n").writerows(exported())
     with (HERE / "calls.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(call, ensure_ascii=False) + "\n" for call in calls())
 

@@ -64,5 +64,7 @@ def test_made_inputs_are_what_the_script_makes() -> None:
     kept = {row["id"]: (float(row["p_simple"]), float(row["p_moderate"])) for row in rows("scores.csv")}
     assert made.keys() == kept.keys() == {row["id"] for row in rows("labels.csv")}
     assert all(kept[name] == pytest.approx(scores, abs=2e-4) for name, scores in made.items())
+    with (EXAMPLES / "export.csv").open(encoding="utf-8", newline="") as file:
+        assert [tuple(row) for row in csv.reader(file, delimiter=";")] == list(script.exported())
     logged = (EXAMPLES / "calls.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line) for line in logged] == list(script.calls())
