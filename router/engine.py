@@ -49,8 +49,6 @@ from router.types import (
     Usage,
 )
 
-_MAX_MODEL_NAME = 300
-
 AUTO = "auto"
 """The model name that asks for a decision: "auto", or "auto:quality" for another operating point."""
 
@@ -77,11 +75,12 @@ class Router:
         clock: Callable[[], float] = time.time,
         fleet_is_default: bool = False,
         trial: Trial = ON,
+        points: Mapping[str, str] | None = None,
     ) -> None:
         """Use `Router.load`. `clock` returns seconds since the epoch; a simulation passes its own."""
         self.catalog = models
         self.fleet = fleet
-        self.policy = Policy(fleet, champion, canary, breaker or Breaker())
+        self.policy = Policy(fleet, champion, canary, breaker or Breaker(), points)
         self.accounts = Accounts(models, fleet, Placement(fleet, memory), store)
         self.states = StateStore(memory if memory is not None and memory.keeps_reasoning else None)
         self.operating_point = self.policy.known_point(operating_point)
@@ -113,8 +112,7 @@ class Router:
         )
         models = catalog.configured(chosen.fleets, chosen.models)
         fleet_name = fleet or chosen.fleet
-        if store is None and chosen.ledger is not None:
-            store = Ledger(chosen.ledger)
+        store = store or (Ledger(chosen.ledger) if chosen.ledger is not None else None)
         return cls(
             champion,
             models,
@@ -127,6 +125,7 @@ class Router:
             clock=clock,
             fleet_is_default=fleet_name is None,
             trial=Trial(chosen.mode, chosen.mode_share),
+            points=chosen.classes,
         )
 
     def with_fleet(self, name: str, *, store: Ledger | None = None, clock: Callable[[], float] | None = None) -> Router:
@@ -143,6 +142,7 @@ class Router:
             breaker=self.policy.breaker,
             clock=clock or self.clock,
             trial=self.trial,
+            points=self.policy.points,
         )
 
     def take_over(self, before: Router) -> None:
@@ -178,8 +178,8 @@ class Router:
                 "expected one of: a text, messages=[...], or a body with `messages` or `input`"
             )
         options = CallOptions.of(request) if isinstance(request, Mapping) else CallOptions()
-        point = operating_point or options.operating_point or self.operating_point
         context = context or Context()
+        point = operating_point or self.policy.point_for(options, context.key, self.operating_point)
         key = conversation_key(scoped(options.conversation_id or "", context.key))
         served = self.policy.served(key, point)
         rule = self.rules.match(task, context, self.clock())
@@ -205,7 +205,7 @@ class Router:
         """
         at_s, context = self.clock(), context or Context()
         name = body.get("model")
-        if not isinstance(name, str) or len(name) > _MAX_MODEL_NAME:
+        if not isinstance(name, str) or len(name) > 300:
             raise RequestError(f"`model` is {repr(name)[:100]}, expected a string such as {AUTO!r}")
         asked = self._asked(body, api, at_s, reach, context)
         if name != AUTO and not name.startswith(f"{AUTO}:"):
@@ -218,7 +218,7 @@ class Router:
             task = msgspec.structs.replace(task, turn=TurnState.TOOL_LOOP)
         own = task.session and f"{task.session}/{prefix.head_key}"
         named = scoped(options.conversation_id or own, context.key)
-        point = name.partition(":")[2] or options.operating_point or self.operating_point
+        point = name.partition(":")[2] or policy.point_for(options, context.key, self.operating_point)
         takers = able_tiers(self.fleet, task, asked.said)
         rule = self.rules.match(task, context, at_s)
         allowed = bounded(takers[0], options, rule)

@@ -86,7 +86,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models `like` one of them (`catalog.CustomModel` says what a table takes).
     `operating_points` adds those that `tierwise tune` wrote; `rules` are checked before the classifier, in order
     (router/decide/rules.py). `promote_canary` lets a canary become champion by itself once users' feedback shows that
-    it is not worse; one that is worse is rolled back in any case. `mode` says whether decisions are acted on, and
+    it is not worse; one that is worse is rolled back in any case. `classes` names the operating point
+    of a class of traffic, or of a key, where a call asks for none. `mode` says whether decisions are acted on, and
     `mode_share` for which share of the conversations in the mode "canary" (router/decide/mode.py).
     """
 
@@ -97,6 +98,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state: str | None = None
     state_keeps_reasoning: bool = False
     promote_canary: bool = False
+    classes: dict[str, str] = {}
     mode: Mode = "on"
     mode_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
     fleets: dict[str, dict[Tier, str | TierModel]] = {}

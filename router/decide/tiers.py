@@ -26,11 +26,25 @@ _TIERS = tuple(Tier)
 class Policy:
     """Decides for one fleet. Thread-safe. `champion` serves but where a conversation is the canary's."""
 
-    def __init__(self, fleet: Fleet, champion: Loaded, canary: Canary | None, breaker: Breaker) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        champion: Loaded,
+        canary: Canary | None,
+        breaker: Breaker,
+        points: Mapping[str, str] | None = None,
+    ) -> None:
+        """`points` are operating points by class of traffic or key. Raises RequestError for an unknown one."""
         self.fleet = fleet
         self.champion = champion
         self.canary = canary
         self.breaker = breaker
+        self.points = {name: self.known_point(point) for name, point in (points or {}).items()}
+
+    def point_for(self, options: CallOptions, key: str, usual: str) -> str:
+        """The operating point that a call asks for, else its class's, else its key's, else the usual one."""
+        of_class = self.points.get(options.traffic_class or "") or self.points.get(key)
+        return options.operating_point or of_class or usual
 
     def known_point(self, name: str) -> str:
         """The operating point of that name. Raises RequestError, with those there are, for another."""

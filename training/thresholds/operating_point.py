@@ -24,6 +24,13 @@ def write_point(file: Path, name: str, point: OperatingPoint) -> None:
     _save(file, settings)
 
 
+def write_class(file: Path, of_class: str, name: str) -> None:
+    """Let a class of traffic have an operating point: `[classes]`. Raises SettingsError as `write_point`."""
+    settings = _read(file)
+    settings.setdefault("classes", tomlkit.table())[of_class] = name
+    _save(file, settings)
+
+
 def write_rules(file: Path, max_words: int, terms: tuple[str, ...]) -> None:
     """Add or replace the two `[[rules]]` of "up to N words and none of the terms -> simple, else complex".
 

@@ -1,0 +1,212 @@
+"""The commands learn and classes: thresholds of each class of traffic that widen as labels allow, and what is known."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from router import settings as settings_module
+from router.engine import Router
+from router.options_cli import config_option, json_option
+from router.settings import FILE, Settings
+from router.types import Tier
+from training.commands.options import text_option, tier_option, traffic_file
+
+if TYPE_CHECKING:
+    from training.thresholds.learned import Learned
+
+_STATE = "learned.json"
+_STARTS = ("careful", "as-is")
+
+_state_option = click.option(
+    "--state",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path(_STATE),
+    show_default=True,
+    help="Where the evidence is kept between runs.",
+)
+
+
+@click.command()
+@click.option("--labels", required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="A table with text, tier and class, drawn evenly from each class.")  # fmt: skip
+@text_option
+@tier_option
+@click.option("--target", default=0.05, show_default=True, type=click.FloatRange(0.001, 0.5), help="Share too low.")
+@click.option("--error", default=0.05, show_default=True, type=click.FloatRange(0.0001, 0.5), help="Of the guarantee.")
+@click.option(
+    "--start", type=click.Choice(_STARTS), default="careful", show_default=True, help="Where a new class begins."
+)
+@_state_option
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path(FILE), show_default=True,
+              help="Settings to write the operating points to.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Write nothing.")
+@json_option
+def learn(
+    labels: Path,
+    text_column: str | None,
+    tier_column: str | None,
+    target: float,
+    error: float,
+    start: str,
+    state: Path,
+    out: Path,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Widen the thresholds of each class of traffic as far as its labels prove, and take them back when they do not.
+
+    A class begins at the top tier (careful) or at the operating point as it is (as-is). Its thresholds widen only when
+    no more than the target is sent too low, whenever one looks, but for the stated error. Run it again with each new
+    batch of labels: those seen before are left out. Each class gets an operating point in the settings.
+
+    \b
+    Examples:
+      tierwise learn --labels labels.csv
+      tierwise learn --labels this_week.csv --target 0.03 --start as-is
+    """
+    from training.rows.traffic import read_labels
+    from training.thresholds import learned, widening
+    from training.thresholds.operating_point import write_class, write_point
+
+    router = _router(settings_module.load())
+    file = learned.read_file(state, router.policy.champion.name, router.operating_point)
+    first = 0 if start == "careful" else widening.ZERO_SHOT
+    source = traffic_file(labels, None, (), text_column, tier_column)
+    found, n_classless = learned.learn(file, read_labels(source), router, start=first, target=target, error=error)
+    if not dry_run:
+        for row in found:
+            write_point(out, learned.PREFIX + row.name, row.point)
+            write_class(out, row.name, learned.PREFIX + row.name)
+        learned.write_file(state, file)
+    if as_json:
+        click.echo(json.dumps({"classes": [_row(row) for row in found], "n_without_class": n_classless}))
+        return
+    for row in found:
+        _print(row)
+    if n_classless:
+        click.echo(f"{n_classless:,} rows name no class and were left out", err=True)
+    if not found:
+        click.echo("no new labels: all were seen before, or name no class")
+    elif not dry_run:
+        click.echo(f"written to {out} and {state}; a running gateway takes it with SIGHUP")
+
+
+def _router(settings: Settings) -> Router:
+    """Decides without rules, at the operating point that classes without their own have."""
+    plain = msgspec.structs.replace(settings, ledger=None, state=None, rules=(), classes={}, mode="on")
+    return Router.load(config=plain)
+
+
+def _row(row: Learned) -> dict[str, Any]:
+    point, state = row.point, row.widening
+    return {
+        "class": row.name,
+        "n_labels": state.n,
+        "n_new": row.n_new,
+        "level": state.level,
+        "is_proved": state.is_proved,
+        "n_back": state.n_back,
+        "thresholds": {tier.value: value for tier, value in point.thresholds.items()},
+        "too_low": point.achieved,
+        "too_low_interval": point.interval,
+        "too_high": row.too_high,
+        "before": {"too_low": row.before[0], "too_high": row.before[1]},
+        "shares": {tier.value: share for tier, share in point.shares.items()},
+    }
+
+
+def _print(row: Learned) -> None:
+    point, state = row.point, row.widening
+    at = ", ".join(f"{tier} {value:.3f}" for tier, value in point.thresholds.items())
+    low, high = point.interval
+    back = f"; it went back {state.n_back} times" if state.n_back else ""
+    click.echo(f"{row.name}: {row.n_new:,} new labels, {state.n:,} in all{back}")
+    click.echo(f"  thresholds  {at} ({point.target.partition(': ')[2]})")
+    click.echo(f"  too low     {point.achieved:.1%} [{low:.1%}, {high:.1%}]   as it was {row.before[0]:.1%}")
+    click.echo(f"  too high    {row.too_high:.1%}{'':<17}as it was {row.before[1]:.1%}")
+    click.echo("  shares      " + ", ".join(f"{tier} {share:.0%}" for tier, share in point.shares.items()))
+
+
+@click.command()
+@_state_option
+@click.option("--since", default="30d", show_default=True, help="Of the records: 24h, 7d, 4w, or a day.")
+@config_option
+@json_option
+def classes(state: Path, since: str, config: str | None, as_json: bool) -> None:
+    """What is known of each class of traffic: its requests and their cost, its labels, its thresholds, what to do next.
+
+    A class is what callers name in `traffic_class`. Records are those of `tierwise report`, where there are any.
+
+    \b
+    Examples:
+      tierwise classes
+      tierwise classes --since 7d --json
+    """
+    from router.gateway.report import start_of
+    from training.thresholds import learned
+
+    settings = settings_module.load(config)
+    router = _router(settings)
+    file = learned.read_file(state, router.policy.champion.name, router.operating_point)
+    traffic = _traffic(settings, start_of(since))
+    rows = [_known(name, file, traffic.get(name), settings) for name in sorted({*file.classes, *traffic})]
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    for row in rows:
+        tiers = ", ".join(f"{tier} {share:.0%}" for tier, share in row["shares"].items()) or "none"
+        cost = "" if row["cost_usd"] is None else f", ${row['cost_usd']:,.4f}"
+        click.echo(f"{row['class']}: {row['n_requests']:,} requests ({tiers}){cost}")
+        click.echo(f"  operating point {row['operating_point']}; {row['n_labels']:,} labels; next: {row['next']}")
+    if not rows:
+        click.echo("no class of traffic is known: name one in the `traffic_class` of calls, or learn from labels")
+
+
+def _traffic(settings: Settings, since: dt.datetime) -> dict[str, dict[str, Any]]:
+    """Requests, cost and shares by class, of the records that there are."""
+    from router.accounts.ledger import SEPARATOR
+    from router.errors import SettingsError
+    from router.gateway.stores import opened
+
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        with opened(settings) as store:
+            lines = store.report("class,tier", since)
+    except SettingsError:
+        return {}
+    for line in lines:
+        name, tier = line.name.split(SEPARATOR)
+        row = found.setdefault(name, {"n": 0, "usd": 0.0, "tiers": {}})
+        row["n"] += line.n_requests
+        row["usd"] += float(line.cost_usd)
+        row["tiers"][tier] = row["tiers"].get(tier, 0) + line.n_requests
+    return {name: row for name, row in found.items() if name and name not in ("chat", "agent")}
+
+
+def _known(name: str, file: Any, traffic: dict[str, Any] | None, settings: Settings) -> dict[str, Any]:
+    state = file.classes.get(name)
+    n = traffic["n"] if traffic else 0
+    shares = {t.value: traffic["tiers"].get(t.value, 0) / n for t in Tier} if traffic and n else {}
+    n_labels = state.n if state else 0
+    if not n_labels:
+        what = "label 100 of its requests: tierwise label, then tierwise learn"
+    elif state.level == 0:
+        what = f"more labels: {n_labels} prove nothing below the top tier yet"
+    else:
+        what = "labels of new traffic from time to time, so that a change is seen"
+    return {
+        "class": name,
+        "n_requests": n,
+        "cost_usd": traffic["usd"] if traffic else None,
+        "shares": shares,
+        "n_labels": n_labels,
+        "level": state.level if state else None,
+        "operating_point": settings.classes.get(name, settings.operating_point),
+        "next": what,
+    }
