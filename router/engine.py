@@ -56,8 +56,7 @@ AUTO = "auto"
 class Router:
     """Decides, plans and accounts for one fleet. Sends nothing itself. Thread-safe.
 
-    `policy` holds what decides (champion, canary, breaker), `accounts` what was spent and what is remembered of
-    conversations and caches (`placement`), with the `store` of records, if there is one.
+    `policy` holds what decides, `accounts` what was spent and what is remembered of conversations and caches.
     """
 
     def __init__(
@@ -76,12 +75,13 @@ class Router:
         fleet_is_default: bool = False,
         trial: Trial = ON,
         points: Mapping[str, str] | None = None,
+        keeps_prompts: bool = False,
     ) -> None:
         """Use `Router.load`. `clock` returns seconds since the epoch; a simulation passes its own."""
         self.catalog = models
         self.fleet = fleet
         self.policy = Policy(fleet, champion, canary, breaker or Breaker(), points)
-        self.accounts = Accounts(models, fleet, Placement(fleet, memory), store)
+        self.accounts = Accounts(models, fleet, Placement(fleet, memory), store, keeps_prompts=keeps_prompts)
         self.states = StateStore(memory if memory is not None and memory.keeps_reasoning else None)
         self.operating_point = self.policy.known_point(operating_point)
         self.rules = rules or Rules()
@@ -112,7 +112,7 @@ class Router:
         )
         models = catalog.configured(chosen.fleets, chosen.models)
         fleet_name = fleet or chosen.fleet
-        store = store or (Ledger(chosen.ledger) if chosen.ledger is not None else None)
+        store = store or chosen.open_ledger()
         return cls(
             champion,
             models,
@@ -126,6 +126,7 @@ class Router:
             fleet_is_default=fleet_name is None,
             trial=Trial(chosen.mode, chosen.mode_share),
             points=chosen.classes,
+            keeps_prompts=chosen.store_prompts,
         )
 
     def with_fleet(self, name: str, *, store: Ledger | None = None, clock: Callable[[], float] | None = None) -> Router:
@@ -143,13 +144,13 @@ class Router:
             clock=clock or self.clock,
             trial=self.trial,
             points=self.policy.points,
+            keeps_prompts=self.accounts.keeps_prompts,
         )
 
     def take_over(self, before: Router) -> None:
         """Go on with what another router of the same fleet knows: conversations, warm caches, baseline, faults."""
-        self.policy.breaker = before.policy.breaker
         self.accounts.placement, self.accounts.baseline = before.accounts.placement, before.accounts.baseline
-        self.states = before.states
+        self.policy.breaker, self.states = before.policy.breaker, before.states
 
     def decide(
         self,
@@ -239,10 +240,10 @@ class Router:
         decision = msgspec.structs.replace(decision, artifact=served.name, conversation=key)
         routed = self._routed(decision, asked, prefix, route)
         if decision.tier is None or not allowed or (self.trial.routes(key) and not options.dry_run):
-            return plans.tried(routed, self.trial, routed=True)
+            return plans.tried(routed, self.trial, task.text)
         note = f"dry run: would have gone to {decision.model} ({decision.reason})"
         top = policy.moved(decision, list(self.fleet.models)[-1], Reason.DRY_RUN, note)
-        return plans.tried(self._routed(top, asked, prefix, route), self.trial, routed=False, shadow=routed)
+        return plans.tried(self._routed(top, asked, prefix, route), self.trial, task.text, shadow=routed)
 
     def place(
         self,

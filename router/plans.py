@@ -55,12 +55,15 @@ def named(decision: Decision, model: Model | None, asked: Asked, *, counts_only:
     return sent(decision, model, asked, tail=tail)
 
 
-def tried(plan: Plan, trial: Trial, *, routed: bool, shadow: Plan | None = None) -> Plan:
-    """A plan that says how it came to be acted on or not; `shadow` is what the decision would have sent."""
+def tried(plan: Plan, trial: Trial, ask: str, shadow: Plan | None = None) -> Plan:
+    """A plan that says what was judged, and how it came to be acted on or not.
+
+    `shadow` is what the decision would have sent.
+    """
     if trial.mode == "on" and shadow is None:
-        return plan
-    mode, propensity = trial.mode if trial.mode != "on" else "shadow", trial.propensity(routed=routed)
-    return msgspec.structs.replace(plan, shadow=shadow, mode=mode, propensity=propensity)
+        return msgspec.structs.replace(plan, ask=ask)
+    mode, propensity = trial.mode if trial.mode != "on" else "shadow", trial.propensity(routed=shadow is None)
+    return msgspec.structs.replace(plan, ask=ask, shadow=shadow, mode=mode, propensity=propensity)
 
 
 def counted(decision: Decision, model: Model | None, asked: Asked) -> Plan:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from router.accounts.ledger import Ledger
 from router.catalog import TierModel
 from router.classifier.artifact import OperatingPoint
 from router.decide.mode import Mode
@@ -86,7 +88,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models `like` one of them (`catalog.CustomModel` says what a table takes).
     `operating_points` adds those that `tierwise tune` wrote; `rules` are checked before the classifier, in order
     (router/decide/rules.py). `promote_canary` lets a canary become champion by itself once users' feedback shows that
-    it is not worse; one that is worse is rolled back in any case. `classes` names the operating point
+    it is not worse; one that is worse is rolled back in any case. `store_prompts` keeps what users ask,
+    redacted, beside the records for `prompts_keep_days`; records are kept for `records_keep_days`, None being for ever.
+    `classes` names the operating point
     of a class of traffic, or of a key, where a call asks for none. `mode` says whether decisions are acted on, and
     `mode_share` for which share of the conversations in the mode "canary" (router/decide/mode.py).
     """
@@ -98,6 +102,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state: str | None = None
     state_keeps_reasoning: bool = False
     promote_canary: bool = False
+    store_prompts: bool = False
+    prompts_keep_days: Count = 30
+    records_keep_days: Count | None = None
     classes: dict[str, str] = {}
     mode: Mode = "on"
     mode_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
@@ -106,6 +113,27 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operating_points: dict[str, OperatingPoint] = {}
     rules: tuple[Rule, ...] = ()
     gateway: GatewaySettings = GatewaySettings()
+
+    def open_ledger(self) -> Ledger | None:
+        """The library's store of records, without what is past its time; None where none is set."""
+        if self.ledger is None:
+            return None
+        found = Ledger(self.ledger)
+        found.expire(**self.expiry())
+        return found
+
+    def expiry(self) -> Expiry:
+        """Before when prompts and records are deleted."""
+        now, days = dt.datetime.now(dt.UTC), self.records_keep_days
+        before = None if days is None else now - dt.timedelta(days=days)
+        return {"prompts_before": now - dt.timedelta(days=self.prompts_keep_days), "records_before": before}
+
+
+class Expiry(TypedDict):
+    """See Settings.expiry."""
+
+    prompts_before: dt.datetime
+    records_before: dt.datetime | None
 
 
 _FROM_ENVIRONMENT = ("artifact", "fleet", "operating_point", "ledger", "state", "mode")

@@ -282,6 +282,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     `api` is the format of `body`, `asked` the caller's, in which they get the answer. `is_untouched`: `body` is the
     caller's, but for its `router` field. `hides_usage`: the stream says what it cost, and the caller did not ask it to.
+    `ask` is the text that was judged.
     `shadow` is what would have been sent if the decision had been acted on; None where it was. `mode` and `propensity`
     say how it came to that (router/decide/mode.py).
     """
@@ -296,6 +297,7 @@ class Plan(msgspec.Struct, frozen=True):
     is_untouched: bool = False
     hides_usage: bool = False
     telling: Telling = Telling()
+    ask: str = ""
     shadow: Plan | None = None
     mode: str = "on"
     propensity: float = 1.0
@@ -361,7 +363,8 @@ class Record(msgspec.Struct, frozen=True):
 
     Where a decision was not acted on (`mode`), `shadow_model` is what it chose and `shadow_cost_usd` an estimate of
     what that would have cost; `propensity` is the probability, in [0, 1], of coming to be treated so. `first_byte_ms`
-    and `total_ms` are the gateway's, in milliseconds from the request's arrival; None elsewhere.
+    and `total_ms` are the gateway's, in milliseconds from the request's arrival; None elsewhere. `prompt` is what the
+    user asked, redacted, where the settings say that it is kept and a turn began here; else "".
     """
 
     at: dt.datetime
@@ -385,3 +388,4 @@ class Record(msgspec.Struct, frozen=True):
     shadow_cost_usd: Decimal | None = None
     first_byte_ms: float | None = None
     total_ms: float | None = None
+    prompt: str = ""

@@ -51,6 +51,11 @@ _ADDED = {
     "first_byte_ms": "REAL",
     "total_ms": "REAL",
 }
+_PROMPTS = """
+CREATE TABLE IF NOT EXISTS prompts (
+  id INTEGER PRIMARY KEY, at TEXT NOT NULL, conversation TEXT NOT NULL, class TEXT NOT NULL, text TEXT NOT NULL
+) STRICT
+"""
 _INDEXES = """
 CREATE INDEX IF NOT EXISTS records_conversation ON records (conversation) WHERE conversation != '';
 CREATE INDEX IF NOT EXISTS records_request_id ON records (request_id) WHERE request_id IS NOT NULL;
@@ -162,6 +167,9 @@ class Ledger:
         row = (record.at.isoformat(), *columns(record), request_id, key, beside, *later_columns(record))
         with self._lock:
             self._db.execute(_INSERT, row)
+            if record.prompt:
+                kept = (record.at.isoformat(), record.conversation, record.traffic_class, record.prompt)
+                self._db.execute("INSERT INTO prompts VALUES (NULL, ?, ?, ?, ?)", kept)
 
     def keep_feedback(self, artifact: str, conversation: str, *, good: bool) -> None:
         """Count a conversation for the artifact that served it: once, and as bad after one bad word."""
@@ -192,6 +200,18 @@ class Ledger:
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor]
 
+    def expire(self, *, prompts_before: dt.datetime, records_before: dt.datetime | None) -> None:
+        """Delete prompts, and records if a time is given, that are older than that."""
+        with self._lock:
+            self._db.execute("DELETE FROM prompts WHERE at < ?", (prompts_before.astimezone(dt.UTC).isoformat(),))
+            if records_before is not None:
+                self._db.execute("DELETE FROM records WHERE at < ?", (records_before.astimezone(dt.UTC).isoformat(),))
+
+    def forget_prompts(self, conversation: str) -> int:
+        """Delete what is kept of a conversation's text; how many prompts that were."""
+        with self._lock:
+            return self._db.execute("DELETE FROM prompts WHERE conversation = ?", (conversation,)).rowcount
+
     def by_model(self) -> list[dict[str, Any]]:
         """Totals a tier and model: n_requests, tokens by kind, cost_usd, baseline_cost_usd, n_unpriced."""
         query = """
@@ -214,6 +234,7 @@ class Ledger:
 
     def _prepare(self) -> None:
         """Create the tables, or add to those of an earlier version what they lack, all or nothing."""
+        self._db.execute(_PROMPTS)
         if self._columns() >= _ADDED.keys():
             return
         self._db.execute("BEGIN IMMEDIATE")

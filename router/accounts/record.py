@@ -14,6 +14,7 @@ from router.cache import breakpoints
 from router.cache.placement import Placement
 from router.catalog import COMPATIBLE, Catalog, Fleet, Model
 from router.prices import Dimension, is_plain
+from router.redaction import redacted
 from router.types import Api, Plan, Reason, Record, Ttl, Usage
 
 ESTIMATED = "usage estimated: the reply reported none"
@@ -21,6 +22,9 @@ ESTIMATED = "usage estimated: the reply reported none"
 
 CUT = "output estimated: the stream was left before its end"
 """The note in a record whose output is an estimate, for a stream reports it last."""
+
+_WITHOUT_ASK = (Reason.HELD, Reason.SIDE_CALL, Reason.EXPLICIT_MODEL, Reason.EMPTY_TASK)
+"""Reasons of calls that ask nothing new: within a turn, on the side, or not ours to decide."""
 
 _ASKED_BY: dict[Api, tuple[tuple[Dimension, str], ...]] = {
     Api.MESSAGES: (("speed", "speed"), ("geo", "inference_geo")),
@@ -33,11 +37,15 @@ _ASKED_BY: dict[Api, tuple[tuple[Dimension, str], ...]] = {
 class Accounts:
     """The accounts of one fleet. Thread-safe. `placement` learns from each reply, `store` keeps the records, if any."""
 
-    def __init__(self, catalog: Catalog, fleet: Fleet, placement: Placement, store: Ledger | None) -> None:
+    def __init__(
+        self, catalog: Catalog, fleet: Fleet, placement: Placement, store: Ledger | None, *, keeps_prompts: bool = False
+    ) -> None:
+        """`keeps_prompts`: records hold what users asked, redacted."""
         self.catalog = catalog
         self.fleet = fleet
         self.placement = placement
         self.store = store
+        self.keeps_prompts = keeps_prompts
         self.baseline = Baseline(fleet.top)
 
     def record(
@@ -53,6 +61,8 @@ class Accounts:
         record = self._record(plan, usage, notes, reply_chars, is_cut)
         if plan.shadow is not None:
             record = self._with_shadow(record, plan.shadow)
+        if self.keeps_prompts:
+            record = msgspec.structs.replace(record, prompt=_asked_in(plan))
         if self.store is not None:
             self.store.write(record)
         return record
@@ -150,6 +160,11 @@ class Accounts:
             answered=answered,
             find=self.catalog.find,
         )
+
+
+def _asked_in(plan: Plan) -> str:
+    """What the user asked, redacted: of the calls that open a turn, as far as their reason tells."""
+    return "" if (plan.shadow or plan).decision.reason in _WITHOUT_ASK else redacted(plan.ask)
 
 
 def _class_of(plan: Plan) -> str:

@@ -62,11 +62,11 @@ async def admit(gateway: Gateway, serving: Serving, endpoint: Endpoint, caller: 
     trial = serving.trial(key, context.headers)
     if trial.mode != "on" and not endpoint.counts_only and plan.decision.reason is not Reason.EXPLICIT_MODEL:
         if trial.routes(plan.decision.conversation):
-            plan = plans.tried(plan, trial, routed=True)
+            plan = plans.tried(plan, trial, plan.ask)
         else:
             asked = grants.within(serving.as_named(body, router), router, key)
             shown = router.plan(asked, endpoint.api, context)
-            plan = plans.tried(shown, trial, routed=False, shadow=plan)
+            plan = plans.tried(shown, trial, plan.ask, shadow=plan)
     attempts = Attempts(router, asked, plan, serving.gateway.max_retries, context, Reach.ANY)
     is_unchanged = plan.is_untouched and asked is body and "router" not in body
     reserved = None

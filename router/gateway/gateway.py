@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,8 @@ from router.gateway.wire import RawHeaders, Refusal
 
 _logger = logging.getLogger("tierwise")
 
+_EXPIRE_EVERY_S = 3600.0
+
 
 class Gateway:
     """What lives as long as the process: connections, journal, limits, metrics; and `serving`, which a reload replaces.
@@ -37,6 +40,7 @@ class Gateway:
         self.budgets = Budgets()
         self.draining = False
         self.on_refresh: list[Callable[[Store], None]] = []
+        self._expired_s = float("-inf")
         self._warned: set[tuple[str, str]] = set()
         settings = self.serving.gateway
         folder = state_dir(settings)
@@ -128,6 +132,9 @@ class Gateway:
 
     def _refresh(self, store: Store) -> None:
         self.budgets.refresh(store)
+        if time.monotonic() - self._expired_s >= _EXPIRE_EVERY_S:
+            store.expire(**self.serving.settings.expiry())
+            self._expired_s = time.monotonic()
         for refresh in self.on_refresh:
             refresh(store)
         for signal in self.serving.signals():

@@ -69,6 +69,10 @@ CREATE INDEX IF NOT EXISTS tierwise_records_conversation ON tierwise_records (co
 CREATE TABLE IF NOT EXISTS tierwise_feedback (
   artifact TEXT, conversation TEXT, at TIMESTAMPTZ NOT NULL, good BOOLEAN NOT NULL, PRIMARY KEY (artifact, conversation)
 );
+CREATE TABLE IF NOT EXISTS tierwise_prompts (
+  id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  at TIMESTAMPTZ NOT NULL, conversation TEXT NOT NULL, class TEXT NOT NULL, text TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS tierwise_journals (name TEXT PRIMARY KEY, position BIGINT NOT NULL);
 CREATE TABLE IF NOT EXISTS tierwise_spend (
   key TEXT, day DATE, picousd BIGINT NOT NULL, PRIMARY KEY (key, day)
@@ -94,11 +98,19 @@ class PostgresStore:
     def write_all(self, entries: Sequence[JournalEntry], journal: str, position: int) -> None:
         """See Store."""
         rows = [_row(entry) for entry in entries]
+        prompts = [
+            (record.at, record.conversation, _text(record.traffic_class), _text(record.prompt))
+            for record in (entry.record for entry in entries)
+            if record.prompt
+        ]
         spent = [(key, day, picousd(usd)) for (key, day), usd in spent_by(entries).items()]
 
         def write(db: psycopg.Connection[Any]) -> None:
             with db.transaction(), db.cursor() as cursor:
                 cursor.executemany(_INSERT, rows)
+                cursor.executemany(
+                    "INSERT INTO tierwise_prompts (at, conversation, class, text) VALUES (%s, %s, %s, %s)", prompts
+                )
                 cursor.executemany(
                     "INSERT INTO tierwise_spend VALUES (%s, %s, %s)"
                     " ON CONFLICT (key, day) DO UPDATE SET picousd = tierwise_spend.picousd + excluded.picousd",
@@ -169,6 +181,17 @@ class PostgresStore:
         """
         rows = self._with(lambda db: db.execute(query, (since, since)).fetchall())
         return {name: Feedback(n, n_bad) for name, n, n_bad in rows}
+
+    def expire(self, *, prompts_before: dt.datetime, records_before: dt.datetime | None) -> None:
+        """See Store."""
+        self._with(lambda db: db.execute("DELETE FROM tierwise_prompts WHERE at < %s", (prompts_before,)))
+        if records_before is not None:
+            self._with(lambda db: db.execute("DELETE FROM tierwise_records WHERE at < %s", (records_before,)))
+
+    def forget_prompts(self, conversation: str) -> int:
+        """See Store."""
+        query = "DELETE FROM tierwise_prompts WHERE conversation = %s"
+        return self._with(lambda db: db.execute(query, (conversation,)).rowcount)
 
     def close(self) -> None:
         """See Store."""

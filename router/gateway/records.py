@@ -28,6 +28,7 @@ _PICO = 10**12
 @click.option("--key", help="Only requests of this key, by its id.")
 @click.option("--limit", type=click.IntRange(1), default=1000, show_default=True, help="The newest so many.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@click.option("--forget", metavar="CONVERSATION", help="Delete the prompts that are kept of this conversation.")
 @click.option("--parquet", type=click.Path(path_type=Path, dir_okay=False), help="Write Parquet to this file.")
 @config_option
 @json_option
@@ -37,13 +38,15 @@ def records(
     key: str | None,
     limit: int,
     as_csv: bool,
+    forget: str | None,
     parquet: Path | None,
     config: str | None,
     as_json: bool,
 ) -> None:
     """The records themselves, the newest first: where each request went, why, its tokens and its cost.
 
-    They are those that the settings name, as for `tierwise report`. Money is in USD. No text is stored.
+    They are those that the settings name, as for `tierwise report`. Money is in USD. Text is stored only where
+    `store_prompts` is set, and is not shown here.
 
     \b
     Examples:
@@ -51,6 +54,10 @@ def records(
       tierwise records --since 30d --limit 1000000 --parquet records.parquet
     """
     start = start_of(since)
+    if forget is not None:
+        with opened(settings_module.load(config)) as store:
+            click.echo(f"{store.forget_prompts(forget):,} prompts deleted", err=True)
+        return
     with opened(settings_module.load(config)) as store:
         rows = [_plain(row) for row in store.rows(start, model=model, key=key, limit=limit)]
     if parquet is not None:

@@ -73,6 +73,12 @@ class Store(Protocol):
     def rows(self, since: dt.datetime, *, model: str | None, key: str | None, limit: int) -> list[dict[str, Any]]:
         """As `Ledger.rows`."""
 
+    def expire(self, *, prompts_before: dt.datetime, records_before: dt.datetime | None) -> None:
+        """As `Ledger.expire`."""
+
+    def forget_prompts(self, conversation: str) -> int:
+        """As `Ledger.forget_prompts`."""
+
     def close(self) -> None:
         """Give the connection back."""
 

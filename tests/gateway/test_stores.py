@@ -141,6 +141,24 @@ def test_replicas_share_records_and_budgets_in_postgres(serve: Serve, upstream: 
     wait_for(lambda: ask(first) == 429, 15)
 
 
+def test_prompts_in_postgres(serve: Serve, upstream: Upstream, postgres: Postgres) -> None:
+    gateway = serve(upstream.url, database_url=postgres.url, general={"store_prompts": True})
+    before = int(str(postgres.rows("SELECT COALESCE(MAX(id), 0) FROM tierwise_records")[0][0]))
+    body = {**HELLO, "messages": [{"role": "user", "content": "mail ann@example.com \x00"}]}
+    assert gateway.post("/v1/messages", body).status_code == 200
+    wait_for(lambda: postgres.rows("SELECT text FROM tierwise_prompts") == [("mail [e-mail] \ufffd",)])
+    from router.gateway.postgres import PostgresStore
+
+    told, now = PostgresStore(postgres.url), dt.datetime.now(dt.UTC)
+    (row,) = [row for row in told.rows(now - dt.timedelta(days=1), model=None, key=None, limit=9) if row["id"] > before]
+    assert row["model"] == "claude-haiku-4-5" and row["total_ms"] > 0
+    assert told.forget_prompts("nobody") == 0
+    assert told.forget_prompts(row["conversation"]) == 1
+    told.expire(prompts_before=now, records_before=now + dt.timedelta(days=1))
+    assert told.rows(now - dt.timedelta(days=1), model=None, key=None, limit=9) == []
+    told.close()
+
+
 OLD_RECORDS = """
 CREATE TABLE tierwise_records (
   id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, request_id TEXT NOT NULL UNIQUE, key TEXT,

@@ -1,4 +1,5 @@
-"""A table as people have it, in batches of rows: CSV with any delimiter, JSON, JSON Lines, Parquet or a spreadsheet.
+"""A table as people have it, in batches of rows: CSV with any delimiter, JSON, JSON Lines, Parquet, a spreadsheet, or
+the prompts that Tierwise's records keep.
 
 How the file is written is found from the file: training/rows/delimited.py, and training/rows/columns.py for the names
 of its columns. Rows keep the number that a spreadsheet shows, header and blank rows counted; in files without a header
@@ -8,8 +9,10 @@ the first row is 1, and in JSON Lines it is the line.
 from __future__ import annotations
 
 import importlib
+import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,7 @@ BATCH = 16_384
 HEAD = 200
 """Rows whose values help to tell columns apart."""
 
-FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx")
+FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".db")
 _DELIMITED = (".csv", ".tsv", ".tab")
 _LINES = (".jsonl", ".ndjson")
 _TEXTS = {"text", "tier", "id", "query_id", "model", "method", "conversation", *SLICES}
@@ -96,7 +99,7 @@ class Table:
         for a row that cannot be read.
         """
         n_blank = n_read = last = 0
-        for read in self._whole if self._kind in (".json", ".xlsx") else self._read():
+        for read in self._whole if self._kind in (".json", ".xlsx", ".db") else self._read():
             blank = _blank(read)
             n_blank, n_read, last = n_blank + len(blank), n_read + len(read), max([last, *read.index[-1:]])
             frame = read.drop(index=read.index[blank]) if blank else read
@@ -116,7 +119,7 @@ class Table:
         _ = self.head
         if self._kind == ".parquet":
             return int(pq.ParquetFile(self.path).metadata.num_rows)
-        if self._kind in (".json", ".xlsx"):
+        if self._kind in (".json", ".xlsx", ".db"):
             return sum(map(len, self._whole))
         with self.path.open("rb") as opened:
             return sum(block.count(b"\n") for block in iter(lambda: opened.read(1 << 20), b""))
@@ -133,6 +136,8 @@ class Table:
                 yield from self._json_lines()
             elif self._kind == ".json":
                 yield from self._json()
+            elif self._kind == ".db":
+                yield from self._prompts()
             elif self._kind == ".xlsx":
                 yield from self._framed(self._sheet())
             else:
@@ -218,6 +223,21 @@ class Table:
             frame = batch.to_pandas()
             yield frame.set_axis(range(number, number + len(frame)), axis=0)
             number += len(frame)
+
+    def _prompts(self) -> Iterator[pd.DataFrame]:
+        """The prompts that are kept beside records (`store_prompts`), each text of a conversation once."""
+        query = "SELECT id, text, class, conversation FROM prompts GROUP BY conversation, text ORDER BY id"
+        try:
+            with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+                rows = database.execute(query).fetchall()
+        except sqlite3.Error as exc:
+            raise LabelError(f"{self.path}: {exc}; expected Tierwise's records, with store_prompts set") from exc
+        if not rows:
+            raise LabelError(f"{self.path} keeps no prompts; set store_prompts = true, and send requests")
+        for start in range(0, len(rows), BATCH):
+            part = rows[start : start + BATCH]
+            names = ["id", "text", "class", "conversation"]
+            yield pd.DataFrame(part, [row[0] for row in part], names)
 
     def _json_lines(self) -> Iterator[pd.DataFrame]:
         decode = msgspec.json.Decoder(dict[str, Any]).decode
