@@ -15,6 +15,7 @@ from router.gateway import charges, grants, wire
 from router.gateway.caller import Caller
 from router.gateway.gateway import Gateway
 from router.gateway.keys import Key
+from router.gateway.limits import held_back
 from router.gateway.serving import Serving
 from router.send.attempts import Attempts
 from router.types import Api, Reach, Reason
@@ -40,6 +41,8 @@ class Admitted(msgspec.Struct, frozen=True):
     """Whether planning it would keep others waiting."""
     reserved_usd: Decimal | None = None
     """What is held back of the key's budget, None without one."""
+    hold: str = ""
+    """By which the replicas know it."""
 
 
 async def admit(gateway: Gateway, serving: Serving, endpoint: Endpoint, caller: Caller) -> Admitted:
@@ -69,8 +72,16 @@ async def admit(gateway: Gateway, serving: Serving, endpoint: Endpoint, caller: 
             plan = plans.tried(shown, trial, plan.ask, shadow=plan)
     attempts = Attempts(router, asked, plan, serving.gateway.max_retries, context, Reach.ANY)
     is_unchanged = plan.is_untouched and asked is body and "router" not in body
-    reserved = None
+    reserved: Decimal | None = None
+    hold: str | None = ""
     if key is not None and key.has_budget and not endpoint.counts_only:
         reserved = charges.expected(plan, router.catalog)
         gateway.budgets.reserve(key, reserved)
-    return Admitted(key, serving, router, attempts, raw if is_unchanged else None, is_large, reserved)
+        try:
+            hold = await gateway.holds.hold(key.id, reserved, gateway.budgets.left(key))
+            if hold is None:
+                raise held_back(f"the rest of the budget of the key {key.name!r}")
+        except BaseException:
+            gateway.budgets.release(key, reserved)
+            raise
+    return Admitted(key, serving, router, attempts, raw if is_unchanged else None, is_large, reserved, hold or "")

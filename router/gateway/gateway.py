@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 
 from router.errors import TierwiseError
+from router.gateway.holds import Holds, RedisHolds
 from router.gateway.journal import Journal
 from router.gateway.keys import Key, KeyFile
 from router.gateway.limits import Budgets, RateLimits, RedisRateLimits, Slots, Uploads
@@ -49,6 +50,8 @@ class Gateway:
         self.slots = Slots(settings.max_concurrent, settings.max_queue, settings.queue_timeout_s)
         self.uploads = Uploads(settings.max_upload_bytes)
         self.rates = RedisRateLimits(settings.redis_url) if settings.redis_url else RateLimits()
+        redis_url, longest_s = settings.redis_url, settings.reply_timeout_s + settings.queue_timeout_s
+        self.holds = RedisHolds(redis_url, longest_s) if redis_url else Holds()
         self.journal = Journal(
             folder / "journal",
             open_store(self.serving.settings),
@@ -72,6 +75,7 @@ class Gateway:
         """Bring the journal to the database and let go of everything."""
         await self.session.close()
         await self.rates.close()
+        await self.holds.close()
         await asyncio.to_thread(self.journal.close)
 
     async def reload(self) -> None:

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -166,7 +166,8 @@ class Budgets:
     """What each key has spent: as the database says, for all replicas, plus what has not reached it yet, plus what its
     running requests are expected to cost at most.
 
-    So one request can overrun a budget by its own cost, in each replica, and no number of concurrent ones by more.
+    So one request can overrun a budget by its own cost, and no number of concurrent ones by more. Replicas hold back
+    together where they share Redis (router/gateway/holds.py); else each can overrun it by one.
     """
 
     def __init__(self) -> None:
@@ -189,6 +190,12 @@ class Budgets:
                 self._reserved[key.id] = left
             else:
                 del self._reserved[key.id]
+
+    def left(self, key: Key) -> Decimal:
+        """USD that the key may still spend today and this month, by what is known here; below zero where it has
+        overspent."""
+        with self._lock:
+            return min((limit - used for _, used, limit in self._used(key) if limit is not None), default=Decimal(0))
 
     def add(self, entry: JournalEntry) -> None:
         """Count a record that is in the journal now."""
@@ -213,26 +220,34 @@ class Budgets:
             with self._lock:
                 self._check(key)
 
-    def _check(self, key: Key) -> None:
+    def _used(self, key: Key) -> Iterator[tuple[str, Decimal, Decimal | None]]:
+        """ "day" or "month", what was spent in it, and the limit."""
         today = dt.datetime.now(dt.UTC).date()
         spent = [(d, u) for part in (self._stored, self._pending) for (k, d), u in part.items() if k == key.id]
-        reserved = self._reserved.get(key.id, Decimal(0))
         day = sum((usd for at, usd in spent if at == today), Decimal(0))
         month = sum((usd for at, usd in spent if at >= today.replace(day=1)), Decimal(0))
-        for what, used, limit in (("day", day, key.usd_a_day), ("month", month, key.usd_a_month)):
+        yield "day", day, key.usd_a_day
+        yield "month", month, key.usd_a_month
+
+    def _check(self, key: Key) -> None:
+        reserved = self._reserved.get(key.id, Decimal(0))
+        for what, used, limit in self._used(key):
             if limit is not None and used >= limit:
                 message = f"the key {key.name!r} has used ${used:.4f} of the ${limit} that it may spend a {what}"
                 raise Refusal(429, "billing_error", message, final=True)
             if limit is not None and used + reserved >= limit:
-                message = (
-                    f"the rest of the ${limit} that the key {key.name!r} may spend a {what} is held for its requests"
-                )
-                raise Refusal(429, "rate_limit_error", f"{message} that run; try again shortly", retry_after_s=1)
+                raise held_back(f"the rest of the ${limit} that the key {key.name!r} may spend a {what}")
 
     def _move(self, entries: Sequence[JournalEntry], sign: int) -> None:
         with self._lock:
             for at, usd in spent_by(entries).items():
                 self._pending[at] += sign * usd
+
+
+def held_back(what: str) -> Refusal:
+    """429 for a request that may come again when others are over."""
+    message = f"{what} is held for its requests that run; try again shortly"
+    return Refusal(429, "rate_limit_error", message, retry_after_s=1)
 
 
 def _busy(why: str) -> Refusal:

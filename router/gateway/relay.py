@@ -77,6 +77,7 @@ class Exchange:
             admitted = self._settlement.admitted
             if admitted is not None and admitted.key is not None and admitted.reserved_usd is not None:
                 self._gateway.budgets.release(admitted.key, admitted.reserved_usd)
+                self._gateway.holds.settle(admitted.key.id, admitted.hold, self._settlement.spent_usd)
 
     async def _serve(self) -> None:
         admitted = await admit(self._gateway, self._serving, self._endpoint, self._caller)

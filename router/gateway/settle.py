@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from decimal import Decimal
 
 import msgspec
 
@@ -25,6 +26,7 @@ class Settlement:
         self.request_id = request_id
         self.admitted: Admitted | None = None
         self.is_recorded = False
+        self.spent_usd = Decimal(0)
         self._gateway = gateway
         self._endpoint = endpoint
         self._path = path
@@ -73,6 +75,7 @@ class Settlement:
             charged = None
             if key is not None and key.has_budget:
                 charged = charges.instead(record, attempts.plan, self.admitted.router.catalog, reply_chars)
+            self.spent_usd = record.cost_usd or charged or Decimal(0)
             self._gateway.keep(JournalEntry(self.request_id, record, None if key is None else key.id, charged))
         except Exception as exc:  # the provider has answered and will bill: the reply must reach the caller
             self._gateway.journal.n_lost += 1

@@ -9,7 +9,9 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from decimal import Decimal
 from itertools import count
@@ -23,7 +25,7 @@ from router.cache.memory import KEEP_S, RedisMemory
 from router.classifier import pointer
 from router.classifier.pointer import Pointer
 from router.gateway.keys import KeyFile
-from router.offline import Upstream
+from router.offline import Failure, Upstream
 from tests.conftest import artifact_that_says
 from tests.gateway.conftest import HELLO, KEYS, Running, Serve, wait_for
 
@@ -139,6 +141,33 @@ def test_replicas_share_records_and_budgets_in_postgres(serve: Serve, upstream: 
     with psycopg.connect(postgres.url) as db:  # as if the second replica had spent it
         db.execute("UPDATE tierwise_spend SET picousd = 60000000000")
     wait_for(lambda: ask(first) == 429, 15)
+
+
+def test_replicas_hold_budgets_back_together(serve: Serve, upstream: Upstream, postgres: Postgres) -> None:
+    """What one replica's running requests may cost, another does not spend; a request that is over holds no longer."""
+    port = free_port()
+    with redis_server(port):
+        shared = {"access": "keys", "database_url": postgres.url, "redis_url": f"redis://127.0.0.1:{port}"}
+        first, second = serve(upstream.url, **shared), serve(upstream.url, **shared)
+        _, token = KeyFile(first.state / "keys.json").create("shared", usd_a_day=Decimal("0.003"))
+        shutil.copy(first.state / "keys.json", second.state / "keys.json")
+        for gateway in (first, second):
+            gateway.gateway.keys._checked_s = float("-inf")
+
+        def ask(gateway: Running) -> int:
+            return gateway.post("/v1/messages", {**HELLO, "max_tokens": 4000}, {"x-api-key": token}).status_code
+
+        upstream.failures.append(Failure(200, delay_s=1.0))
+        with ThreadPoolExecutor() as pool:
+            found = list(pool.map(ask, (first, second) * 4))
+        assert sorted(found) == [200] + [429] * 7
+        known = redis.Redis(port=port)
+        (name,) = known.keys("tierwise:held:*")
+        wait_for(
+            lambda: known.zrange(name, 0, -1, withscores=True)[0][1] - time.time() <= 15
+        )  # its cost, till it is read
+        assert ask(second) == 200
+    assert ask(first) == 200  # without Redis each holds back its own
 
 
 def test_prompts_in_postgres(serve: Serve, upstream: Upstream, postgres: Postgres) -> None:
