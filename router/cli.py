@@ -28,9 +28,21 @@ from router.types import Decision, Record
 _artifact = click.option("--artifact", "-a", metavar="DIR", help="Another artifact than the shipped one.")
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+_FIRST = """\
+Tierwise sends each LLM request to the cheapest model tier that suffices. Three things to do first:
+
+  tierwise audit                    what your logs say you paid, and what would have been cheaper
+  tierwise decide "your request"    which tier a request needs, and why (--explain)
+  tierwise run -- your-program      a program's calls through a gateway of its own; --shadow changes nothing
+
+tierwise demo shows all of it without a key. tierwise --help lists every command.
+"""
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(package_name="tierwise")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Send each LLM request to the cheapest model tier that suffices.
 
     \b
@@ -41,6 +53,8 @@ def cli() -> None:
       tierwise ask "What is the capital of Peru?"
       tierwise demo
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(_FIRST, nl=False)
 
 
 cli.add_command(catalog)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from router import Router, Settings, Tier
 from router.classifier import artifact
+from router.cli import cli
 from router.explain import explain
 from router.offline import Upstream
 
@@ -287,3 +291,11 @@ def test_without_the_train_extra_a_command_works_or_names_it(
     )
     assert "Traceback" not in done.stderr
     assert (done.returncode, said in done.stdout + done.stderr) == (code, True)
+
+
+def test_without_a_command_it_says_what_to_do_first() -> None:
+    result = CliRunner().invoke(cli, [])
+    assert result.exit_code == 0
+    named = re.findall(r"^  tierwise (\w+)", result.output, re.MULTILINE)
+    assert named == ["audit", "decide", "run"]
+    assert all(cli.get_command(click.Context(cli), name) is not None for name in named)
