@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import logging
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import aiohttp
 
 from router.errors import TierwiseError
+from router.gateway import drift
 from router.gateway.holds import Holds, RedisHolds
 from router.gateway.journal import Journal
 from router.gateway.keys import Key, KeyFile
@@ -138,6 +140,7 @@ class Gateway:
         self.budgets.refresh(store)
         if time.monotonic() - self._expired_s >= _EXPIRE_EVERY_S:
             store.expire(**self.serving.settings.expiry())
+            self._measure_drift(store)
             self._expired_s = time.monotonic()
         for refresh in self.on_refresh:
             refresh(store)
@@ -146,6 +149,13 @@ class Gateway:
             if signal.alert is not None and which not in self._warned:
                 self._warned.add(which)  # the class is not named: callers choose its name
                 _logger.warning("a class of traffic on %s: %s", signal.model, signal.alert)
+
+    def _measure_drift(self, store: Store) -> None:
+        found = next(iter(drift.measure(store, dt.timedelta(days=7), dt.timedelta(days=30))), None)
+        if found is not None and found.psi is not None:
+            self.metrics.drift.set(found.psi)
+            if found.is_alert:
+                _logger.warning("traffic has changed (index %.2f): see `tierwise drift`", found.psi)
 
     def health(self) -> dict[str, Any]:
         """What is not as it should be: "ok", "degraded" (it serves; records wait on disk) or "draining"."""

@@ -45,6 +45,11 @@ class Metrics:
         self.waiting = Gauge("tierwise_waiting", "Requests in the queue", registry=registry)
         self.backlog = Gauge("tierwise_journal_backlog_bytes", "Records not in the database yet", registry=registry)
         self.lost = Gauge("tierwise_records_lost", "Records that could not be kept", registry=registry)
+        self.drift = Gauge(
+            "tierwise_drift_psi",
+            "Population stability index of a week's scores beside the month before",
+            registry=registry,
+        )
         self.database_up = Gauge("tierwise_database_up", "Whether the last write succeeded", registry=registry)
         self._of_requests = lru_cache(maxsize=4096)(self._requests.labels)
         self._of_tokens = lru_cache(maxsize=4096)(self._tokens.labels)
