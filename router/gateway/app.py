@@ -158,6 +158,9 @@ def _metrics(gateway: Gateway, request: Request) -> Response:
     gauges.waiting.set(gateway.slots.n_waiting)
     gauges.backlog.set(gateway.journal.backlog_bytes)
     gauges.lost.set(gateway.journal.n_lost)
+    policy = gateway.serving.router.policy
+    for model in policy.fleet.models.values():
+        gauges.resting.labels(model.id).set(policy.breaker.rests(model.id))
     gauges.database_up.set(gateway.journal.trouble is None)
     return Response(gauges.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -45,6 +45,9 @@ class Metrics:
         self.waiting = Gauge("tierwise_waiting", "Requests in the queue", registry=registry)
         self.backlog = Gauge("tierwise_journal_backlog_bytes", "Records not in the database yet", registry=registry)
         self.lost = Gauge("tierwise_records_lost", "Records that could not be kept", registry=registry)
+        self.resting = Gauge(
+            "tierwise_model_resting", "1 while a model is passed over after failing", ["model"], registry=registry
+        )
         self.drift = Gauge(
             "tierwise_drift_psi",
             "Population stability index of a week's scores beside the month before",
