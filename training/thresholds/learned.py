@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -14,10 +15,11 @@ from router.engine import Router
 from router.errors import SettingsError
 from router.types import Tier
 from training.build.arrays import Array
-from training.rows.traffic import LabelBatch
 from training.thresholds import widening
-from training.thresholds.risk import Evidence
 from training.thresholds.widening import State, Widening
+
+if TYPE_CHECKING:
+    from training.rows.traffic import LabelBatch
 
 PREFIX = "learned-"
 """How the names of operating points begin that are written here."""
@@ -112,6 +114,8 @@ def _p_suffices(text: str, name: str, router: Router) -> Sequence[float]:
 
 
 def _learned(name: str, state: Widening, rows: Sequence[tuple[Sequence[float], Array]], router: Router) -> Learned:
+    from training.thresholds.risk import Evidence  # scipy, which reading the file does without
+
     manifest = router.policy.champion.manifest
     base = manifest.operating_points[router.operating_point].thresholds
     thresholds = widening.thresholds_at(state.level, base)
