@@ -7,9 +7,11 @@ from typing import Any
 
 import nbformat
 import pytest
+from click.testing import CliRunner
 from nbclient import NotebookClient
 
 from router import Router
+from router.cli import cli
 from tests.conftest import ROOT
 from training.build import corpora
 
@@ -35,6 +37,21 @@ def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert figures == 6
     point = tomllib.loads((tmp_path / "tierwise.toml").read_text())["operating_points"]["mine"]
     assert point["target"] == "quality >= 0.95 with 95% confidence"
+
+
+def test_the_command_sets_it_to_labels_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpora.queries().sample(60, random_state=1)[["text", "tier"]].to_csv(tmp_path / "mine.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli, ["notebook", "--labels", "mine.csv"])
+    assert done.exit_code == 0, done.output
+    cells = nbformat.read(tmp_path / NOTEBOOK.name, as_version=4).cells
+    assert not any(cell.get("outputs") for cell in cells)
+    (named,) = [line for cell in cells for line in cell.source.splitlines() if line.startswith("LABELS = ")]
+    assert named == f"LABELS = Path({str(tmp_path / 'mine.csv')!r})"
+    again = CliRunner().invoke(cli, ["notebook"])
+    assert again.exit_code == 2 and "--force writes over it" in again.output
+    assert CliRunner().invoke(cli, ["notebook", "--force"]).exit_code == 0
+    assert json.loads((tmp_path / NOTEBOOK.name).read_text("utf-8")) == json.loads(NOTEBOOK.read_text("utf-8"))
 
 
 def test_its_outputs_are_committed_and_small() -> None:
