@@ -73,7 +73,10 @@ def test_the_command_and_the_metric(
     assert "CHANGED" in told and "tierwise label" in told
     gateway = serve(upstream.url, general={"ledger": str(tmp_path / "l.db")})
     gateway.post("/v1/messages", HELLO)
-    wait_for(lambda: f"tierwise_drift_psi {whole['psi']:.3f}"[:-1] in gateway.metrics())
+    # Measured before or after the request above was recorded.
+    wait_for(lambda: "tierwise_drift_psi 0.0" not in gateway.metrics())
+    shown = float(gateway.metrics().partition("\ntierwise_drift_psi ")[2].partition("\n")[0])
+    assert shown == pytest.approx(whole["psi"], rel=0.1)
     with Ledger(tmp_path / "none.db"):
         monkeypatch.setenv("TIERWISE_LEDGER", str(tmp_path / "none.db"))
         assert "no request was judged" in CliRunner().invoke(drift.command).output
