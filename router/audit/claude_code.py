@@ -14,9 +14,7 @@ from typing import Any
 import msgspec
 
 from router.audit.calls import Call, Log, Piece
-from router.audit.files import MAX_TEXT, lines, seconds
-from router.decide.task import read_task
-from router.errors import RequestError
+from router.audit.files import ask, lines, seconds
 from router.formats.usage import read_usage
 from router.types import Api, Usage
 
@@ -25,38 +23,41 @@ _SYNTHETIC = "<synthetic>"
 
 
 class _Block(msgspec.Struct):
-    type: str = ""
-    text: str = ""
-    id: str = ""
-    name: str = ""
+    type: str | None = ""
+    text: str | None = ""
+    id: str | None = ""
+    name: str | None = ""
     input: Any = None
-    tool_use_id: str = ""
+    tool_use_id: str | None = ""
     content: Any = None
 
 
 class _Message(msgspec.Struct):
-    id: str = ""
-    model: str = ""
+    id: str | None = ""
+    model: str | None = ""
     usage: dict[str, Any] | None = None
-    content: str | list[_Block] = ""
+    content: str | list[_Block | str] | None = ""
 
 
 class _Line(msgspec.Struct, rename="camel"):
-    type: str = ""
-    timestamp: str = ""
-    session_id: str = ""
-    agent_id: str = ""
-    request_id: str = ""
-    cwd: str = ""
-    is_sidechain: bool = False
-    is_meta: bool = False
+    type: str | None = ""
+    timestamp: str | float | None = ""
+    session_id: str | None = ""
+    agent_id: str | None = ""
+    request_id: str | None = ""
+    cwd: str | None = ""
+    is_sidechain: bool | None = False
+    is_meta: bool | None = False
     message: _Message | None = None
 
 
 class _Reply(msgspec.Struct):
-    """A reply as far as its lines were read."""
+    """A reply as far as its lines were read. What was said in them is not kept."""
 
-    line: _Line
+    head: str
+    is_sidechain: bool
+    request_id: str
+    model: str
     at_s: float
     given: dict[str, Any] | None
     usage: Usage
@@ -96,37 +97,29 @@ def read_log(paths: Iterable[Path]) -> Log:
 
 
 def _conversation(line: _Line, path: Path) -> str:
+    session = line.session_id or path.stem
     if line.agent_id:
-        return f"{line.session_id}/{line.agent_id}"
-    if line.is_sidechain:
-        return f"{line.session_id}/{path.stem}"
-    return line.session_id or path.stem
+        return f"{session}/{line.agent_id}"
+    return f"{session}/{path.stem}" if line.is_sidechain else session
 
 
 def _heard(line: _Line, session: _Session) -> None:
     """A user's line: tool results, an ask, or what the program put in."""
     assert line.message is not None
     content = line.message.content
-    blocks = [_Block("text", content)] if isinstance(content, str) else content
-    said = []
-    for block in blocks:
+    blocks = [content] if isinstance(content, str) else content or []
+    said, has_results = [], False
+    for given in blocks:
+        block = _Block("text", given) if isinstance(given, str) else given
         if block.type == "tool_result":
-            name, path = session.tools.get(block.tool_use_id, ("", ""))
+            has_results = True
+            name, path = session.tools.get(block.tool_use_id or "", ("", ""))
             session.pieces.append(Piece("tool", _chars(block.content), name, path))
-        elif block.type == "text":
+        elif block.type == "text" and block.text:
             said.append(block.text)
             session.pieces.append(Piece("user", len(block.text)))
-    if said and not line.is_meta and all(block.type != "tool_result" for block in blocks):
-        session.text, session.opens_turn = _ask(said) or None, True
-
-
-def _ask(said: list[str]) -> str:
-    """What the user asked, without what the program wraps around it."""
-    blocks = [{"type": "text", "text": text[:MAX_TEXT]} for text in said]
-    try:
-        return read_task({"messages": [{"role": "user", "content": blocks}]}).text[:MAX_TEXT]
-    except RequestError:
-        return ""
+    if said and not line.is_meta and not has_results:
+        session.text, session.opens_turn = ask(said) or None, True
 
 
 def _replied(
@@ -140,7 +133,8 @@ def _replied(
     message = line.message
     assert message is not None
     _name_tools(message, session)
-    key = message.id or f"\0{len(replies)}", line.request_id
+    request_id, is_sidechain = line.request_id or "", bool(line.is_sidechain)
+    key = message.id or f"\0{len(replies)}", request_id
     known = replies.get(key)
     if known is not None and known.conversation == conversation and known.given == message.usage:
         session.pieces, session.opens_turn = [], False  # most lines repeat the usage of the one before
@@ -149,33 +143,46 @@ def _replied(
         return
     usage = read_usage({"usage": message.usage}, Api.MESSAGES) if message.usage else Usage(reported=False)
     at_s = seconds(line.timestamp)
-    if not usage.reported or at_s is None or not message.model:
-        skipped["replies without usage" if not usage.reported else "replies without a time or a model"] += 1
+    is_empty = not usage.input_tokens + usage.output_tokens
+    if is_empty or at_s is None or not message.model:
+        skipped["replies without usage" if is_empty else "replies without a time or a model"] += 1
         return
     if known is None and message.id and (other := by_id.get(message.id)) is not None:
-        # The same reply under another request id is a copy only where one of the two is a sub-agent's line.
+        # Under another request id it is a copy only where one of the two is a sub-agent's line, or has no request id.
         found = replies[other]
-        known = found if found.line.is_sidechain or line.is_sidechain else None
+        is_copy = found.is_sidechain or is_sidechain or not (found.request_id and request_id)
+        known = found if is_copy else None
     if known is None:
-        pieces, opens = session.pieces, session.opens_turn
-        replies[key] = _Reply(line, at_s, message.usage, usage, conversation, opens, session.text, pieces)
-        by_id.setdefault(message.id, key)
+        replies[key] = _Reply(
+            _head(line),
+            is_sidechain,
+            request_id,
+            message.model,
+            at_s,
+            message.usage,
+            usage,
+            conversation,
+            session.opens_turn,
+            session.text,
+            session.pieces,
+        )
+        by_id.setdefault(key[0], key)
     elif known.conversation == conversation:
         known.usage = max(known.usage, usage, key=_total)
     else:
         skipped["replies that stand in two sessions"] += 1
-        if known.line.is_sidechain and not line.is_sidechain:
-            known.line, known.conversation = line, conversation
+        if known.is_sidechain and not is_sidechain:
+            known.head, known.is_sidechain, known.conversation = _head(line), False, conversation
         known.usage = max(known.usage, usage, key=_total)
     session.pieces, session.opens_turn = [], False
 
 
 def _name_tools(message: _Message, session: _Session) -> None:
     for block in message.content if isinstance(message.content, list) else ():
-        if block.type == "tool_use":
+        if isinstance(block, _Block) and block.type == "tool_use":
             given: Mapping[str, Any] = block.input if isinstance(block.input, dict) else {}
             path = given.get("file_path") or given.get("path") or given.get("notebook_path")
-            session.tools[block.id] = block.name, path if isinstance(path, str) else ""
+            session.tools[block.id or ""] = block.name or "", path if isinstance(path, str) else ""
 
 
 def _total(usage: Usage) -> int:
@@ -196,16 +203,17 @@ def _texts(content: Any) -> Iterator[str]:
                 yield part["text"]
 
 
+def _head(line: _Line) -> str:
+    return f"{KIND}\0{line.cwd or ''}\0{'agent' if line.is_sidechain or line.agent_id else 'main'}"
+
+
 def _call(reply: _Reply) -> Call:
-    line = reply.line
-    assert line.message is not None
-    head = f"{KIND}\0{line.cwd}\0{'agent' if line.is_sidechain or line.agent_id else 'main'}"
     return Call(
         reply.at_s,
-        line.message.model,
+        reply.model,
         reply.usage,
         reply.conversation,
-        head,
+        reply.head,
         reply.opens_turn,
         reply.text,
         tuple(reply.pieces),

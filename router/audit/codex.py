@@ -16,9 +16,7 @@ from typing import Any
 import msgspec
 
 from router.audit.calls import Call, Log, Piece
-from router.audit.files import MAX_TEXT, count, lines, seconds
-from router.decide.task import read_task
-from router.errors import RequestError
+from router.audit.files import ask, count, lines, seconds
 from router.types import Usage
 
 KIND = "Codex"
@@ -83,22 +81,14 @@ def _said(payload: Mapping[str, Any], session: _Session) -> None:
         texts = [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)] if (
             isinstance(parts, list)) else []  # fmt: skip
         session.pieces += [Piece("user", len(text)) for text in texts]
-        if ask := _ask(texts):
-            session.text, session.opens_turn = ask, True
+        if asked := ask(texts):
+            session.text, session.opens_turn = asked, True
     elif kind in ("function_call", "custom_tool_call"):
         session.tools[call_id] = str(payload.get("name") or "")
     elif kind in ("function_call_output", "custom_tool_call_output"):
         output = payload.get("output")
         text = output if isinstance(output, str) else json.dumps(output)
         session.pieces.append(Piece("tool", len(text), session.tools.get(call_id, "")))
-
-
-def _ask(texts: list[str]) -> str:
-    try:
-        content = [{"type": "text", "text": text[:MAX_TEXT]} for text in texts]
-        return read_task({"messages": [{"role": "user", "content": content}]}).text[:MAX_TEXT]
-    except RequestError:
-        return ""
 
 
 def _counted(
@@ -119,6 +109,8 @@ def _counted(
     if (session.model, total) in seen:
         skipped["replies that a fork repeats"] += 1
         return None
+    if not count(last.get("input_tokens")) + count(last.get("output_tokens")):
+        return None  # the counters began anew
     seen.add((session.model, total))
     read = min(count(last.get("cached_input_tokens")), count(last.get("input_tokens")))
     written = min(count(last.get("cache_write_input_tokens")), count(last.get("input_tokens")) - read)

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from router.audit.calls import Call, Log
-from router.audit.files import count, lines, seconds
+from router.audit.files import count, decoded, encoding, lines, raw_lines, seconds
 from router.types import Usage
 
 KIND = "LiteLLM"
@@ -46,8 +46,10 @@ def _rows(path: Path, skipped: Counter[str]) -> Iterator[Mapping[str, Any]]:
     if path.suffix.lower() == ".csv":
         csv.field_size_limit(2**31 - 1)  # a row holds the request's messages
         try:
-            with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-                yield from csv.DictReader(file)
+            with path.open(newline="", encoding=encoding(path), errors="replace") as file:
+                header = file.readline()
+                file.seek(0)
+                yield from csv.DictReader(file, delimiter=max(",;\t|", key=header.count))
         except (OSError, csv.Error) as exc:
             skipped[f"files that cannot be read ({exc})"] += 1
         return
@@ -57,24 +59,16 @@ def _rows(path: Path, skipped: Counter[str]) -> Iterator[Mapping[str, Any]]:
 def objects(path: Path, skipped: Counter[str]) -> Iterator[Mapping[str, Any]]:
     """The objects of a file: one a line, or a list of them, perhaps under `data`."""
     try:
-        with path.open("rb") as file:
-            first = file.readline()
-        whole = None if _is_object(first) else msgspec.json.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        first = next((line for line in raw_lines(path) if line.strip()), b"")
+        whole = None if first.endswith(b"\n") and isinstance(decoded(first), dict) else decoded(path.read_bytes())
+    except OSError:
         whole = None
-    if whole is None:
+    if not isinstance(whole, (dict, list)):
         yield from lines(path, msgspec.json.Decoder(dict[str, Any]), skipped)
         return
     if isinstance(whole, dict):
         whole = whole["data"] if isinstance(whole.get("data"), list) else [whole]
     yield from (row for row in whole if isinstance(row, dict))
-
-
-def _is_object(line: bytes) -> bool:
-    try:
-        return isinstance(msgspec.json.decode(line), dict) and line.endswith(b"\n")
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
 
 
 def _call(row: Mapping[str, Any], skipped: Counter[str]) -> Call | None:
@@ -127,10 +121,7 @@ def _usage(row: Mapping[str, Any], prompt: int, output: int) -> Usage:
 def _object(value: Any) -> Mapping[str, Any]:
     """An object, or one that is written as text."""
     if isinstance(value, str) and value.startswith("{"):
-        try:
-            value = msgspec.json.decode(value)
-        except msgspec.DecodeError:
-            return {}
+        value = decoded(value)
     return value if isinstance(value, dict) else {}
 
 

@@ -13,10 +13,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from router.audit.calls import Call, Log
-from router.audit.files import count, seconds
+from router.audit.files import count, decoded, seconds
 from router.types import Usage
 
 KIND = "opencode"
@@ -33,7 +31,7 @@ def read_log(paths: Iterable[Path]) -> Log:
     for path in paths:
         log.paths.append(path)
         steps: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-        rows = _stored(path, log.skipped) if path.suffix == ".db" else _files(path, log.skipped)
+        rows = _stored(path, log.skipped) if path.is_file() else _files(path, log.skipped)
         messages = []
         for kind, name, owner, found in rows:
             if kind == "part" and found.get("type") == "step-finish":
@@ -60,6 +58,7 @@ _Row = tuple[str, str, str, Mapping[str, Any]]
 def _stored(path: Path, skipped: Counter[str]) -> Iterator[_Row]:
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            database.text_factory = _text
             for kind, owner in (("message", "session_id"), ("part", "message_id")):
                 for name, whose, data in database.execute(f"SELECT id, {owner}, data FROM {kind} ORDER BY id"):
                     if (found := _decoded(data)) is not None:
@@ -83,11 +82,12 @@ def _files(path: Path, skipped: Counter[str]) -> Iterator[_Row]:
                 yield kind, file.stem, str(found.get("messageID") or file.parent.name), found
 
 
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
 def _decoded(data: Any) -> Mapping[str, Any] | None:
-    try:
-        found = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, TypeError):
-        return None
+    found = decoded(data)
     return found if isinstance(found, dict) else None
 
 
@@ -107,6 +107,6 @@ def _call(session: str, message: Mapping[str, Any], step: Mapping[str, Any]) -> 
     if at_s is None or not usage.input_tokens + usage.output_tokens:
         return None
     cost, folder = step.get("cost"), message.get("path")
-    usd = Decimal(str(cost)) if isinstance(cost, (int, float)) and cost else None
+    usd = Decimal(str(cost)) if isinstance(cost, (int, float)) and cost > 0 and cost is not True else None
     cwd = folder.get("cwd") if isinstance(folder, dict) else ""
     return Call(at_s, model, usage, session, f"{KIND}\0{cwd}\0{message.get('mode') or ''}", cost_usd=usd)
