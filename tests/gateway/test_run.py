@@ -68,3 +68,10 @@ def test_its_exit_status_is_the_programs(ran: Any) -> None:
     missing = ran(program=("no-such-program",))
     assert missing.returncode == 2
     assert "'no-such-program' cannot be run" in missing.stderr
+
+
+def test_in_shadow_nothing_changes_and_the_saving_is_told(ran: Any) -> None:
+    done = ran("claude", "--shadow", ANTHROPIC_API_KEY="the gateway's", OPENAI_API_KEY="the gateway's")
+    assert (done.returncode, done.stdout.split()) == (0, ["claude-opus-4-7"]), done.stderr
+    assert "tierwise: 1 calls (claude-opus-4-7 1), $" in done.stderr
+    assert "; routed it would have cost $" in done.stderr and "saved $" not in done.stderr
