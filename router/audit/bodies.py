@@ -24,12 +24,13 @@ _TIMES = ("timestamp", "at", "time", "created", "created_at")
 def read_log(paths: Iterable[Path]) -> Log:
     """The calls of files whose lines hold `body` (or `request`, or are bodies themselves) and `usage` (or `response`).
 
-    Whole prompts tell exactly what they have in common. A line without a time is taken to come a second after the last.
+    Whole prompts tell exactly what they have in common. A line without a time is taken to come a second after the last,
+    the first one when the file was written.
     """
     log = Log(KIND, [], [], Counter())
     for path in paths:
         log.paths.append(path)
-        last_s = 0.0
+        last_s = path.stat().st_mtime if path.is_file() else 0.0
         for row in objects(path, log.skipped):
             last_s = next((at for name in _TIMES if (at := seconds(row.get(name))) is not None), last_s + 1.0)
             call = _call(row, last_s, log.skipped)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import click
 import msgspec
 
 from router import settings
-from router.audit import labels, sources
+from router.audit import labels, sources, usage_exports
 from router.audit.audit import MAX_REPLAYED, Audit, audit
 from router.audit.calls import Log
 from router.audit.changes import Change, changes
@@ -68,7 +69,10 @@ def command(
       tierwise audit spend_logs.jsonl --mix 50,30,20 --json
     """
     shares = _shares(mix)
+    if effort_output != effort_output:
+        raise click.BadParameter("nan: expected a number from 0 to 1", param_hint="--effort-output")
     logs = _recent(sources.read_logs(list(places) or _found(yes=yes), show_progress), since)
+    _warn_of_overlap(logs)
     if not any(log.calls for log in logs):
         raise RequestError(f"no calls in {', '.join(sorted({log.kind for log in logs})) or 'the sources'}{_why(logs)}")
     loaded = msgspec.structs.replace(settings.load(config), ledger=None, state=None)
@@ -90,12 +94,25 @@ def command(
     routed = fleet_for(model, router.fleet, today) if model else router.fleet
     advice = changes(found, routed, model)
     if html is not None:
-        html.write_text(page(found, advice), encoding="utf-8")
-        click.echo(f"written: {html}", err=True)
+        _write(html, page(found, advice))
     if as_json:
         click.echo(msgspec.json.encode({**msgspec.to_builtins(found), "changes": msgspec.to_builtins(advice)}))
     elif html is None:
         _told(found, advice, routed)
+
+
+def _warn_of_overlap(logs: Sequence[Log]) -> None:
+    kinds = {log.kind for log in logs if log.calls}
+    if usage_exports.KIND in kinds and len(kinds) > 1:
+        click.echo("note: a usage export may sum the other logs' calls too; then they count twice", err=True)
+
+
+def _write(html: Path, text: str) -> None:
+    try:
+        html.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise RequestError(f"--html {html}: {exc.strerror}; expected a file that can be written") from exc
+    click.echo(f"written: {html}", err=True)
 
 
 def _shares(mix: str) -> list[float]:
@@ -103,7 +120,7 @@ def _shares(mix: str) -> list[float]:
         shares = [float(part) for part in mix.split(",")]
     except ValueError:
         shares = []
-    if len(shares) != 3 or min(shares) < 0 or sum(shares) <= 0:
+    if len(shares) != 3 or not min(shares) >= 0 or not 0 < sum(shares) < 1e9:
         raise click.BadParameter(f"{mix!r}: expected three shares such as 70,20,10", param_hint="--mix")
     return shares
 
@@ -124,9 +141,12 @@ def _found(*, yes: bool) -> list[Path]:
 
 def _recent(logs: list[Log], days: int | None) -> list[Log]:
     if days is not None:
-        start_s = dt.datetime.now(dt.UTC).timestamp() - days * 86_400
+        start_s = dt.datetime.now(dt.UTC).timestamp() - min(days, 1_000_000) * 86_400
         for log in logs:
-            log.calls = [call for call in log.calls if call.at_s >= start_s]
+            kept = [call for call in log.calls if call.at_s >= start_s]
+            if len(kept) < len(log.calls):
+                log.skipped["calls before --since"] += len(log.calls) - len(kept)
+            log.calls = kept
     return logs
 
 
@@ -137,11 +157,14 @@ def _why(logs: Sequence[Log]) -> str:
 
 def _fleet_of(logs: Sequence[Log], catalog: Catalog) -> str:
     """The first fleet of the provider that most tokens went to."""
-    sizes: dict[str, int] = {}
+    by_name: Counter[str] = Counter()
     for log in logs:
         for call in log.calls:
-            if (model := named(catalog, call.model)) is not None:
-                sizes[model.provider] = sizes.get(model.provider, 0) + call.usage.input_tokens
+            by_name[call.model] += call.usage.input_tokens
+    sizes: Counter[str] = Counter()
+    for name, n_tokens in by_name.items():
+        if (model := named(catalog, name)) is not None:
+            sizes[model.provider] += n_tokens
     most = max(sizes, key=lambda provider: sizes[provider], default="")
     fits = (name for name, fleet in catalog.fleets.items() if fleet.providers == (most,))
     return next(fits, DEFAULT_FLEET)
@@ -160,7 +183,7 @@ def _told(found: Audit, advice: Sequence[Change], fleet: Fleet) -> None:
                "tokens were read from the cache")  # fmt: skip
     for line in found.models:
         usd = "    no price" if line.usd is None else f"${line.usd:>11,.2f}"
-        click.echo(f"  {line.model:<30}{line.n_calls:>9,} calls{line.input_tokens / 1e6:>10,.1f} M in{usd}")
+        click.echo(f"  {_printable(line.model):<30}{line.n_calls:>9,} calls{line.input_tokens / 1e6:>10,.1f} M in{usd}")
     _tell_weights(found)
     _tell_levers(found, fleet)
     for number, change in enumerate(advice, 1):
@@ -181,7 +204,12 @@ def _tell_weights(found: Audit) -> None:
         )
     for title, rows in (("tools that weigh most", found.weights.tools), ("files", found.weights.files)):
         for row in rows[:5]:
-            click.echo(f"  {title}: {row.name[-40:]}, {row.tokens:,} tokens, sent as {row.sent_tokens:,}")
+            click.echo(f"  {title}: {_printable(row.name[-40:])}, {row.tokens:,} tokens, sent as {row.sent_tokens:,}")
+
+
+def _printable(name: str) -> str:
+    """A name from a log, without what would steer the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in name)
 
 
 def _tell_levers(found: Audit, fleet: Fleet) -> None:

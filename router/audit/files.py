@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import datetime as dt
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -49,11 +48,12 @@ def lines(path: Path, decoder: msgspec.json.Decoder[T], skipped: Counter[str]) -
 
 def raw_lines(path: Path) -> Iterator[bytes]:
     """The lines of a file in UTF-8; one in UTF-16 is converted. Raises OSError."""
+    if encoding(path) == "utf-16":
+        with path.open(encoding="utf-16", errors="replace") as text:
+            yield from (line.encode() for line in text)
+        return
     with path.open("rb") as file:
-        if encoding(path) == "utf-16":
-            yield from (line.encode() for line in io.TextIOWrapper(file, "utf-16", errors="replace"))
-        else:
-            yield from file
+        yield from file
 
 
 def encoding(path: Path) -> str:

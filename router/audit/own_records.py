@@ -30,14 +30,14 @@ def read_log(paths: Iterable[Path]) -> Log:
                     log.skipped["records that stand in two files"] += 1
                     continue
                 seen.add(row)
-                _, at, model, reported, cost, conversation, *counts = row
+                _, at, model, reported, cost, conversation, fresh, read, short, long, output = row
                 at_s = seconds(at)
                 if not reported:
                     log.skipped["records whose usage was estimated"] += 1
                 elif at_s is None or not isinstance(model, str):
                     log.skipped["records without a time or a model"] += 1
                 else:
-                    usage = Usage(**{name: count(value) for name, value in zip(COUNTS, counts, strict=True)})
+                    usage = Usage(count(fresh), count(read), count(short), count(long), count(output))
                     usd = Decimal(cost) / PICO if isinstance(cost, int) else None
                     whose = conversation if isinstance(conversation, str) else ""
                     log.calls.append(Call(at_s, model, usage, whose, KIND, cost_usd=usd))

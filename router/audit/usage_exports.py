@@ -20,22 +20,40 @@ KIND = "usage export"
 
 
 def read_log(paths: Iterable[Path]) -> Log:
-    """The sums of exports. A bucket that was fetched twice counts as it was the second time."""
+    """The sums of exports. A bucket that was fetched twice counts as it was the second time, and one that lies within
+    another (an hour of a day that is there as a whole) does not count."""
     log = Log(KIND, [], [], Counter())
-    found: dict[tuple[Any, ...], Call] = {}
+    found: dict[_Key, Call] = {}
     for path in paths:
         log.paths.append(path)
         for bucket in _buckets(path, log.skipped):
             at_s = seconds(bucket.get("start_time", bucket.get("starting_at")))
+            end_s = seconds(bucket.get("end_time", bucket.get("ending_at")))
             rows = bucket.get("results")
             if at_s is None or not isinstance(rows, list):
                 log.skipped["buckets without a time or results"] += 1
                 continue
             for row in rows:
                 if isinstance(row, dict):
-                    _add(row, at_s, found, log.skipped)
-    log.calls = sorted(found.values(), key=lambda call: call.at_s)
+                    _add(row, (at_s, at_s if end_s is None else end_s), found, log.skipped)
+    log.calls = sorted(_apart(found, log.skipped), key=lambda call: call.at_s)
     return log
+
+
+_Key = tuple[tuple[str, ...], float, float]
+"""What a sum is of, the model first, and when its bucket starts and ends."""
+
+
+def _apart(found: Mapping[_Key, Call], skipped: Counter[str]) -> Iterator[Call]:
+    """The sums without those whose bucket lies within another's of the same group."""
+    group: tuple[str, ...] = ()
+    last_s = 0.0
+    for key in sorted(found, key=lambda key: (key[0], key[1], -key[2])):
+        if key[0] == group and key[2] <= last_s:
+            skipped["sums that a longer one holds"] += 1
+            continue
+        group, _, last_s = key
+        yield found[key]
 
 
 def _buckets(path: Path, skipped: Counter[str]) -> Iterator[Mapping[str, Any]]:
@@ -45,7 +63,7 @@ def _buckets(path: Path, skipped: Counter[str]) -> Iterator[Mapping[str, Any]]:
         yield from (bucket for bucket in inner if isinstance(bucket, dict)) if isinstance(inner, list) else (found,)
 
 
-def _add(row: Mapping[str, Any], at_s: float, found: dict[tuple[Any, ...], Call], skipped: Counter[str]) -> None:
+def _add(row: Mapping[str, Any], when: tuple[float, float], found: dict[_Key, Call], skipped: Counter[str]) -> None:
     usage = _anthropic(row) if "uncached_input_tokens" in row else _openai(row)
     if not usage.input_tokens + usage.output_tokens:
         return
@@ -54,12 +72,12 @@ def _add(row: Mapping[str, Any], at_s: float, found: dict[tuple[Any, ...], Call]
         skipped["sums over all models (ask for group_by=model)"] += 1
         return
     names = ("project_id", "user_id", "api_key_id", "workspace_id", "batch", "service_tier", "context_window")
-    group = tuple(str(row.get(name)) for name in names)
+    group = (model, *(str(row.get(name)) for name in names))
     requests = row.get("num_model_requests")
     n = None if requests is None else count(requests)
     if n == 1:
         n = None  # a sum of one tells as little of its conversation as a sum of many
-    found[at_s, model, group] = Call(at_s, model, usage, n_requests=n)
+    found[group, *when] = Call(when[0], model, usage, n_requests=n)
 
 
 def _openai(row: Mapping[str, Any]) -> Usage:
