@@ -34,9 +34,10 @@ _state_option = click.option(
 
 @click.command()
 @click.option("--labels", required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="A table with text, tier and class, drawn evenly from each class.")  # fmt: skip
+              help="A table with text, tier and class, drawn evenly from each class, or with weights.")  # fmt: skip
 @text_option
 @tier_option
+@click.option("--max-weight", type=click.FloatRange(0, min_open=True), help="The most that a row could weigh.")
 @click.option("--target", default=0.05, show_default=True, type=click.FloatRange(0.001, 0.5), help="Share too low.")
 @click.option("--error", default=0.05, show_default=True, type=click.FloatRange(0.0001, 0.5), help="Of the guarantee.")
 @click.option(
@@ -51,6 +52,7 @@ def learn(
     labels: Path,
     text_column: str | None,
     tier_column: str | None,
+    max_weight: float | None,
     target: float,
     error: float,
     start: str,
@@ -78,7 +80,9 @@ def learn(
     file = learned.read_file(state, router.policy.champion.name, router.operating_point)
     first = 0 if start == "careful" else widening.ZERO_SHOT
     source = traffic_file(labels, None, (), text_column, tier_column)
-    found, n_classless = learned.learn(file, read_labels(source), router, start=first, target=target, error=error)
+    found, n_classless = learned.learn(
+        file, read_labels(source), router, start=first, target=target, error=error, max_weight=max_weight
+    )
     if not dry_run:
         for row in found:
             write_point(out, learned.PREFIX + row.name, row.point)

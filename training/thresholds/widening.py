@@ -40,13 +40,15 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     n_back: int
     taken: list[list[float]]
     watched: list[list[float]]
+    n_free: int = 0
 
 
 class Widening:
     """One class. `level` is served, of those in SHIFTS; levels up to `start` are taken on trust.
 
     `target` is the share of requests that may be sent too low, `error` the probability of ever serving a level that
-    sends more, of those that were proved. `n` labels were seen; `n_back` times it went back.
+    sends more, of those that were proved. `n` labels were seen, and `n_free` requests that need none;
+    `n_back` times it went back.
     """
 
     def __init__(self, start: int, target: float, error: float) -> None:
@@ -55,14 +57,14 @@ class Widening:
             raise ValueError(f"start {start} and error {error}: expected a level below {len(SHIFTS)} and a probability")
         self.start = self.level = start
         self.target, self.error = target, error
-        self.n = self.n_back = 0
+        self.n = self.n_free = self.n_back = 0
         self._taken, self._watched = (Capital(target, side, n=len(SHIFTS)) for side in ("below", "above"))
 
     @classmethod
     def of(cls, state: State) -> Widening:
         """As it was kept."""
         made = cls(state.start, state.target, state.error)
-        made.level, made.n, made.n_back = state.level, state.n, state.n_back
+        made.level, made.n, made.n_free, made.n_back = state.level, state.n, state.n_free, state.n_back
         made._taken = Capital(state.target, "below", np.array(state.taken))
         made._watched = Capital(state.target, "above", np.array(state.watched))
         return made
@@ -70,13 +72,22 @@ class Widening:
     def state(self) -> State:
         """What is kept of it."""
         taken, watched = self._taken.logs.tolist(), self._watched.logs.tolist()
-        return State(self.start, self.level, self.target, self.error, self.n, self.n_back, taken, watched)
+        return State(self.start, self.level, self.target, self.error, self.n, self.n_back, taken, watched, self.n_free)
 
-    def add(self, losses: Array) -> None:
-        """One labelled request: P(sent too low) at each level [n_levels], which does not fall from level to level."""
-        self.n += 1
-        self._taken.add(losses)
-        self._watched.add(losses)
+    def add(self, losses: Array, *, weight: float = 1.0, horizon: int | None = None, is_labelled: bool = True) -> None:
+        """One request: P(sent too low) at each level [n_levels], which does not fall from level to level.
+
+        `weight` as in `Capital.add`, where requests were not drawn evenly. A `horizon` says that the losses are known
+        up to that level alone: a request that goes to the top tier there cannot go too low, and needs no label. All
+        requests of such a draw must be added, with one horizon, which was chosen before.
+        """
+        if is_labelled:
+            self.n += 1
+        else:
+            self.n_free += 1
+        known = None if horizon is None else horizon + 1
+        self._taken.add(losses, weight, known)
+        self._watched.add(losses, weight, known)
         self._watched.begin_anew(self._watched.log < 0)  # a past that was good does not hide what has changed
         if self._watched.log[self.level] >= log(1 / self.error) and self.level > 0:
             self._go_back()
