@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,20 +30,29 @@ _TIERS = list(Tier)
 
 
 class File(msgspec.Struct, forbid_unknown_fields=True):
-    """The file: for which classifier and operating point it is, each class's state, and which labels it has seen."""
+    """The file: for which classifier and operating point it is, each class's state, and which labels it has seen.
+
+    `paid_before_usd` is what labels had cost before `day`, on which some were last paid for.
+    """
 
     artifact: str
     point: str
     classes: dict[str, State] = {}
     seen: dict[str, list[str]] = {}
+    day: str = ""
+    paid_before_usd: float = 0.0
 
 
-class _Row(NamedTuple):
-    """One labelled request; `weight` is over the most that one could have."""
+class Row(NamedTuple):
+    """One request; `required` is None where it goes to the top tier up to the `horizon` and has no label.
+
+    `weight` is over the most that one could have.
+    """
 
     p_suffices: Sequence[float]
-    required: Array
-    weight: float
+    required: Array | None
+    weight: float = 1.0
+    horizon: int | None = None
 
 
 class Learned(msgspec.Struct, frozen=True):
@@ -95,8 +105,7 @@ def learn(
     `start`, `target` and `error` are for classes that are new. `max_weight` is the most that a row of this draw could
     weigh, without which all must weigh the same. Raises LabelError for a row that weighs more.
     """
-    base = router.policy.champion.manifest.operating_points[file.point].thresholds
-    rows: dict[str, list[_Row]] = {}
+    rows: dict[str, list[Row]] = {}
     n_classless, known = 0, {name: set(keys) for name, keys in file.seen.items()}
     for batch in batches:
         names = batch.slices.get("class", [""] * len(batch.texts))
@@ -107,20 +116,38 @@ def learn(
                 n_classless += 1
                 continue
             seen = known.setdefault(name, set())
-            if (key := xxh3_64_hexdigest(text.encode("utf-8", "surrogatepass"))) in seen:
+            if (key := key_of(text)) in seen:
                 continue
             seen.add(key)
             file.seen.setdefault(name, []).append(key)
-            rows.setdefault(name, []).append(_Row(p_suffices(text, name, router), required, weight))
+            rows.setdefault(name, []).append(Row(p_suffices(text, name, router), required, weight))
     found = []
     for name, of_class in rows.items():
-        before = file.classes.get(name)
-        state = Widening(start, target, error) if before is None else Widening.of(before)
-        for row in of_class:
-            state.add(widening.losses_at_each(row.p_suffices, row.required, base), weight=row.weight)
+        state = widening_of(file, name, start, target, error)
+        take_in(state, of_class, router)
         file.classes[name] = state.state()
-        found.append(_learned(name, state, of_class, router))
+        found.append(described(name, state, of_class, router))
     return found, n_classless
+
+
+def key_of(text: str) -> str:
+    """What stands for a text in the file: 16 hex digits."""
+    return xxh3_64_hexdigest(text.encode("utf-8", "surrogatepass"))
+
+
+def widening_of(file: File, name: str, start: int, target: float, error: float) -> Widening:
+    """A class as the file has it, or a new one."""
+    before = file.classes.get(name)
+    return Widening(start, target, error) if before is None else Widening.of(before)
+
+
+def take_in(state: Widening, rows: Iterable[Row], router: Router) -> None:
+    """Add requests, in order."""
+    base = router.policy.champion.manifest.operating_points[router.operating_point].thresholds
+    nothing = np.zeros(len(widening.SHIFTS))
+    for row in rows:
+        losses = nothing if row.required is None else widening.losses_at_each(row.p_suffices, row.required, base)
+        state.add(losses, weight=row.weight, horizon=row.horizon, is_labelled=row.required is not None)
 
 
 def _checked(batch: LabelBatch, max_weight: float | None) -> float:
@@ -149,13 +176,17 @@ def p_suffices(text: str, name: str, router: Router) -> Sequence[float]:
     return [decision.p_suffices[tier] for tier in _TIERS[:-1]]
 
 
-def _learned(name: str, state: Widening, rows: Sequence[_Row], router: Router) -> Learned:
+def described(name: str, state: Widening, rows: Sequence[Row], router: Router) -> Learned:
+    """What came of a class's new rows. Shares of which nothing is known, for want of labels, are NaN."""
     from training.thresholds.risk import Evidence  # scipy, which reading the file does without
 
+    n_new = sum(row.required is not None for row in rows)
     manifest = router.policy.champion.manifest
     base = manifest.operating_points[router.operating_point].thresholds
     thresholds = widening.thresholds_at(state.level, base)
+    rows = [row for row in rows if row.horizon is None or row.horizon >= state.level] or rows
     low, high, sent = _sides(rows, thresholds)
+    low = [1.0 if isnan(each) else each for each in low]
     weights = np.array([row.weight for row in rows])
     too_low, too_high = (float(np.average(each, weights=weights)) for each in (low, high))
     n_worth = int(weights.sum() ** 2 / (weights**2).sum())  # so many even ones are worth as much
@@ -176,12 +207,21 @@ def _learned(name: str, state: Widening, rows: Sequence[_Row], router: Router) -
     )
     before_low, before_high, _ = _sides(rows, base)
     before = float(np.average(before_low, weights=weights)), float(np.average(before_high, weights=weights))
-    return Learned(name, state, len(rows), point, too_high, before)
+    return Learned(name, state, n_new, point, too_high, before)
 
 
-def _sides(rows: Sequence[_Row], thresholds: Mapping[Tier, float]) -> tuple[list[float], list[float], list[int]]:
+def _sides(rows: Sequence[Row], thresholds: Mapping[Tier, float]) -> tuple[list[float], list[float], list[int]]:
     """P(too low), P(too high) and the tier's rank of each row."""
     sent = [widening.sent_at(thresholds, row.p_suffices) for row in rows]
-    low = [float(row.required[at + 1 :].sum()) for at, row in zip(sent, rows, strict=True)]
-    high = [float(row.required[:at].sum()) for at, row in zip(sent, rows, strict=True)]
+    low = [_too_low(row, at) for at, row in zip(sent, rows, strict=True)]
+    high = [
+        float("nan") if row.required is None else float(row.required[:at].sum())
+        for at, row in zip(sent, rows, strict=True)
+    ]
     return low, high, sent
+
+
+def _too_low(row: Row, at: int) -> float:
+    if row.required is not None:
+        return float(row.required[at + 1 :].sum())
+    return 0.0 if at == len(_TIERS) - 1 else float("nan")

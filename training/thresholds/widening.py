@@ -28,6 +28,9 @@ SHIFTS = (None, *(float(shift) for shift in np.arange(3.0, -2.01, -0.25)))
 ZERO_SHOT = SHIFTS.index(0.0)
 """The level that is the operating point as it is."""
 
+_AHEAD = 4
+"""Levels above the one that is served, beyond the operating point as it is, that labels are bought for at once."""
+
 
 class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A class as it is kept between runs. `taken` and `watched` are the logarithms of the capitals."""
@@ -95,6 +98,13 @@ class Widening:
         proved = self._taken.log >= self._needed
         while self.level + 1 < len(SHIFTS) and proved[self.level + 1]:
             self.level += 1
+
+    @property
+    def horizon(self) -> int:
+        """Up to which level labels are worth having next: what is shown to send too much too low is left alone."""
+        most = min(max(ZERO_SHOT, self.level + _AHEAD), len(SHIFTS) - 1)
+        open_ = np.flatnonzero(self._watched.log[: most + 1] < log(1 / self.error))
+        return max(int(open_[-1]), self.level) if len(open_) else self.level
 
     @property
     def _needed(self) -> float:
