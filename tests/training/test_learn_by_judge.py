@@ -18,6 +18,8 @@ from router.types import Tier
 from tests.conftest import ROOT
 from training.labelling.paid_calls import CallsFailed
 from training.thresholds.learned import p_suffices
+from training.thresholds.pools import BLOCK, Asked, Pool
+from training.thresholds.widening import Widening
 
 CLAUDE = catalog.shipped().fleets["claude"]
 ROWS = [json.loads(line) for line in (ROOT / "data/queries.jsonl").read_text("utf-8").splitlines()][:900]
@@ -71,6 +73,21 @@ def test_an_easy_class_widens_and_a_hard_one_does_not(upstream: Upstream, traffi
     assert all(any(p_suffices(label["text"], label["class"], router)) for label in labels)
     for label in labels:
         assert label["p_required"].index(1.0) == NEEDED[label["text"]].rank
+
+
+def test_a_block_ends_with_a_request_that_needs_a_label() -> None:
+    """To end before the next such request would count free ones that come before it, and not it."""
+    up, down = (0.0, 0.0), (1.0, 1.0)
+    waiting = [Asked(str(n), {}, down if n % 3 == 2 else up) for n in range(200)]
+    pool, router = Pool("support", Widening(0, 0.05, 0.05), waiting, 200), Router.load()
+    seen: list[tuple[Asked, bool]] = []
+    while block := pool.block(router):
+        assert block[-1][1] or len(pool.waiting) == len(block)
+        assert sum(needs for _, needs in block) <= BLOCK
+        seen += block
+        pool.drop(block)
+    assert [each for each, _ in seen] == [Asked(str(n), {}, down if n % 3 == 2 else up) for n in range(200)]
+    assert [needs for _, needs in seen] == [n % 3 == 2 for n in range(200)]
 
 
 def test_a_run_goes_on_where_the_last_one_stood(upstream: Upstream, traffic: Path) -> None:

@@ -97,8 +97,9 @@ def test_levels_are_in_order() -> None:
     assert (np.diff(losses) >= 0).all() and losses[0] == 0 and losses[-1] == pytest.approx(1.0)
 
 
-def test_it_is_bold_only_where_it_may_be_and_comes_back() -> None:
-    arguments = simulation.argparse.Namespace(seed=1, labels=600, target=0.05, error=0.05)
+@pytest.mark.parametrize("is_judged", [False, True])
+def test_it_is_bold_only_where_it_may_be_and_comes_back(is_judged: bool) -> None:
+    arguments = simulation.argparse.Namespace(seed=1, labels=600, target=0.05, error=0.05, judged=is_judged)
     rows = [simulation.run(number, arguments) for number in range(60)]
     assert np.mean([row["exceeded"] for row in rows]) <= 0.1
     assert np.mean([row["part_of_best_300"] for row in rows]) > 0.6

@@ -55,7 +55,8 @@ class Pool:
     def block(self, router: Router) -> list[tuple[Asked, bool]]:
         """The next requests, each with whether it needs a label: at most BLOCK of them do."""
         needs = ~self._goes_up(self.widening.horizon, router)
-        end = int(np.searchsorted(np.cumsum(needs), BLOCK, side="right"))
+        # It ends with the last that needs one: to end before the next would leave out what that one might tell.
+        end = int(np.searchsorted(np.cumsum(needs), BLOCK)) + 1
         return list(zip(self.waiting[:end], needs[:end].tolist(), strict=True))
 
     def drop(self, block: Sequence[tuple[Asked, bool]]) -> None:
