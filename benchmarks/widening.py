@@ -75,7 +75,7 @@ def learn(widening: Widening, requests: tuple[Array, Array], n_labels: int, is_j
             after.append(widening.level)
         if len(after) == n_labels:
             break
-    return np.array(after), np.array(served)
+    return np.array(after, int), np.array(served, int)
 
 
 def run(number: int, arguments: argparse.Namespace) -> dict[str, float | bool]:
