@@ -257,7 +257,7 @@ def _known(name: str, file: Any, traffic: dict[str, Any] | None, settings: Setti
     shares = {t.value: traffic["tiers"].get(t.value, 0) / n for t in Tier} if traffic and n else {}
     n_labels = state.n if state else 0
     if not n_labels:
-        what = "label 100 of its requests: tierwise label, then tierwise learn"
+        what = "label 100 of its requests: tierwise learn --from TRAFFIC --usd 2"
     elif state.level == 0:
         what = f"more labels: {n_labels} prove nothing below the top tier yet"
     else:
