@@ -76,6 +76,12 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_requests: bool = False
 
 
+class LearningSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `tierwise learn --from` may pay models for labels on one day (UTC); None: none without --usd."""
+
+    usd_a_day: Annotated[float, msgspec.Meta(gt=0)] | None = None
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What can be set. None means "the default that fits": the shipped artifact, the fleet of the client's provider.
 
@@ -112,6 +118,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models: dict[str, dict[str, Any]] = {}
     operating_points: dict[str, OperatingPoint] = {}
     rules: tuple[Rule, ...] = ()
+    learning: LearningSettings = LearningSettings()
     gateway: GatewaySettings = GatewaySettings()
 
     def open_ledger(self) -> Ledger | None:

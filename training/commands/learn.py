@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from router.types import Tier
 from training.commands.options import text_option, tier_option, traffic_file
 
 if TYPE_CHECKING:
-    from training.thresholds.learned import Learned
+    from training.thresholds.learned import File, Learned
 
 _STATE = "learned.json"
 _STARTS = ("careful", "as-is")
@@ -33,10 +34,18 @@ _state_option = click.option(
 
 
 @click.command()
-@click.option("--labels", required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="A table with text, tier and class, drawn evenly from each class.")  # fmt: skip
+@click.option("--labels", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="A table with text, tier and class, drawn evenly from each class, or with weights.")  # fmt: skip
+@click.option("--from", "traffic", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Requests with a class, a table or the records: models judge those where it matters.")  # fmt: skip
+@click.option(
+    "--usd", type=click.FloatRange(0, min_open=True), help="With --from: pay models at most this, in this run."
+)
+@click.option("--fleet", "-f", metavar="NAME", help="With --from: whose models answer; default: claude.")
+@click.option("--judge", "judge_model", metavar="MODEL", help="With --from: who compares; default: the top model.")
 @text_option
 @tier_option
+@click.option("--max-weight", type=click.FloatRange(0, min_open=True), help="The most that a row could weigh.")
 @click.option("--target", default=0.05, show_default=True, type=click.FloatRange(0.001, 0.5), help="Share too low.")
 @click.option("--error", default=0.05, show_default=True, type=click.FloatRange(0.0001, 0.5), help="Of the guarantee.")
 @click.option(
@@ -48,9 +57,14 @@ _state_option = click.option(
 @click.option("--dry-run", is_flag=True, help="Write nothing.")
 @json_option
 def learn(
-    labels: Path,
+    labels: Path | None,
+    traffic: Path | None,
+    usd: float | None,
+    fleet: str | None,
+    judge_model: str | None,
     text_column: str | None,
     tier_column: str | None,
+    max_weight: float | None,
     target: float,
     error: float,
     start: str,
@@ -65,36 +79,73 @@ def learn(
     no more than the target is sent too low, whenever one looks, but for the stated error. Run it again with each new
     batch of labels: those seen before are left out. Each class gets an operating point in the settings.
 
+    With --from, models make the labels, within --usd or `usd_a_day` of the settings: they answer requests that might
+    go down with the cheap and the top tier, and compare blind, in both orders.
+
     \b
     Examples:
       tierwise learn --labels labels.csv
       tierwise learn --labels this_week.csv --target 0.03 --start as-is
+      tierwise learn --from traffic.jsonl --usd 2
     """
-    from training.rows.traffic import read_labels
     from training.thresholds import learned, widening
+
+    if (labels is None) == (traffic is None) or (traffic and dry_run):
+        raise click.UsageError("expected one of --labels (with tiers) and --from (to be judged; without --dry-run)")
+    settings = settings_module.load()
+    router = _router(settings)
+    file = learned.read_file(state, router.policy.champion.name, router.operating_point)
+    first, spent = 0 if start == "careful" else widening.ZERO_SHOT, None
+    source = traffic_file(labels or traffic or Path(), None, (), text_column, tier_column)
+    if labels is not None:
+        from training.rows.traffic import read_labels
+
+        found, n_classless = learned.learn(
+            file, read_labels(source), router, start=first, target=target, error=error, max_weight=max_weight
+        )
+        if not dry_run:
+            _save_all(found, out, file, state)
+    else:
+        from training.commands.learn_by_judge import Terms, learn_by_judge
+
+        terms = Terms(first, target, error, usd, settings.learning.usd_a_day, fleet, judge_model)
+        found, n_classless, spent = learn_by_judge(
+            source, file, state, router, settings, terms, lambda row: _save(row, out)
+        )
+    if as_json:
+        click.echo(json.dumps({"classes": [_row(row) for row in found], "n_without_class": n_classless, "usd": spent}))
+    else:
+        _print(found, n_classless, spent, None if dry_run else f"{out} and {state}")
+
+
+def _save_all(found: list[Learned], out: Path, file: File, state: Path) -> None:
+    from training.thresholds import learned
+
+    for row in found:
+        _save(row, out)
+    learned.write_file(state, file)
+
+
+def _save(row: Learned, out: Path) -> None:
+    """A class's operating point, into the settings."""
+    from training.thresholds import learned
     from training.thresholds.operating_point import write_class, write_point
 
-    router = _router(settings_module.load())
-    file = learned.read_file(state, router.policy.champion.name, router.operating_point)
-    first = 0 if start == "careful" else widening.ZERO_SHOT
-    source = traffic_file(labels, None, (), text_column, tier_column)
-    found, n_classless = learned.learn(file, read_labels(source), router, start=first, target=target, error=error)
-    if not dry_run:
-        for row in found:
-            write_point(out, learned.PREFIX + row.name, row.point)
-            write_class(out, row.name, learned.PREFIX + row.name)
-        learned.write_file(state, file)
-    if as_json:
-        click.echo(json.dumps({"classes": [_row(row) for row in found], "n_without_class": n_classless}))
-        return
+    write_point(out, learned.PREFIX + row.name, row.point)
+    write_class(out, row.name, learned.PREFIX + row.name)
+
+
+def _print(found: list[Learned], n_classless: int, spent: float | None, written: str | None) -> None:
     for row in found:
-        _print(row)
+        _print_class(row)
     if n_classless:
         click.echo(f"{n_classless:,} rows name no class and were left out", err=True)
     if not found:
-        click.echo("no new labels: all were seen before, or name no class")
-    elif not dry_run:
-        click.echo(f"written to {out} and {state}; a running gateway takes it with SIGHUP")
+        click.echo("no new labels: all were seen before, name no class, or could change nothing")
+    elif written:
+        click.echo(f"written to {written}; a running gateway takes it with SIGHUP")
+    if spent is not None:
+        click.echo(f"paid ${spent:.4f}")
 
 
 def _router(settings: Settings) -> Router:
@@ -115,21 +166,32 @@ def _row(row: Learned) -> dict[str, Any]:
         "thresholds": {tier.value: value for tier, value in point.thresholds.items()},
         "too_low": point.achieved,
         "too_low_interval": point.interval,
-        "too_high": row.too_high,
-        "before": {"too_low": row.before[0], "too_high": row.before[1]},
+        "too_high": _known_or_none(row.too_high),
+        "before": {"too_low": _known_or_none(row.before[0]), "too_high": _known_or_none(row.before[1])},
+        "n_free": state.n_free,
         "shares": {tier.value: share for tier, share in point.shares.items()},
     }
 
 
-def _print(row: Learned) -> None:
+def _known_or_none(share: float) -> float | None:
+    return None if isnan(share) else share
+
+
+def _percent(share: float) -> str:
+    return "not known" if isnan(share) else f"{share:.1%}"
+
+
+def _print_class(row: Learned) -> None:
     point, state = row.point, row.widening
     at = ", ".join(f"{tier} {value:.3f}" for tier, value in point.thresholds.items())
     low, high = point.interval
     back = f"; it went back {state.n_back} times" if state.n_back else ""
-    click.echo(f"{row.name}: {row.n_new:,} new labels, {state.n:,} in all{back}")
+    free = f", and {state.n_free:,} requests that need none" if state.n_free else ""
+    click.echo(f"{row.name}: {row.n_new:,} new labels, {state.n:,} in all{free}{back}")
     click.echo(f"  thresholds  {at} ({point.target.partition(': ')[2]})")
-    click.echo(f"  too low     {point.achieved:.1%} [{low:.1%}, {high:.1%}]   as it was {row.before[0]:.1%}")
-    click.echo(f"  too high    {row.too_high:.1%}{'':<17}as it was {row.before[1]:.1%}")
+    click.echo(f"  too low     {point.achieved:.1%} [{low:.1%}, {high:.1%}]   as it was {_percent(row.before[0])}")
+    if not isnan(row.too_high):
+        click.echo(f"  too high    {row.too_high:.1%}{'':<17}as it was {_percent(row.before[1])}")
     click.echo("  shares      " + ", ".join(f"{tier} {share:.0%}" for tier, share in point.shares.items()))
 
 
@@ -195,7 +257,7 @@ def _known(name: str, file: Any, traffic: dict[str, Any] | None, settings: Setti
     shares = {t.value: traffic["tiers"].get(t.value, 0) / n for t in Tier} if traffic and n else {}
     n_labels = state.n if state else 0
     if not n_labels:
-        what = "label 100 of its requests: tierwise label, then tierwise learn"
+        what = "label 100 of its requests: tierwise learn --from TRAFFIC --usd 2"
     elif state.level == 0:
         what = f"more labels: {n_labels} prove nothing below the top tier yet"
     else:

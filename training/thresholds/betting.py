@@ -36,11 +36,16 @@ class Capital:
         # A stake of all would lose everything on the worst outcome: 1 for "below", 0 for "above".
         stakes = _STAKES[side]
         self._bets = stakes / ((1 - target) if side == "below" else target)
-        self.logs = np.zeros((n, len(stakes))) if logs is None else np.asarray(logs, float).reshape(-1, len(stakes))
+        self.logs = np.zeros((n, len(stakes))) if logs is None else np.array(logs, float).reshape(-1, len(stakes))
 
-    def add(self, losses: Array) -> None:
-        """One loss in [0, 1] of each risk [n]."""
-        self.logs = self.logs + np.log1p(self._bets * self._sign * (self._target - losses[:, None]))
+    def add(self, losses: Array, weight: float = 1.0, known: int | None = None) -> None:
+        """One loss in [0, 1] of each risk [n], or of the first `known`.
+
+        `weight` in (0, 1] is what the row stands for, over the most that any row of its draw could: the risk is then
+        that of the traffic, for "sum(weight * loss) is target * sum(weight) or more" is what is bet against.
+        """
+        gains = self._bets * self._sign * weight * (self._target - losses[:known, None])
+        self.logs[:known] += np.log1p(gains)
 
     @property
     def log(self) -> Array:

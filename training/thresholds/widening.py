@@ -28,6 +28,9 @@ SHIFTS = (None, *(float(shift) for shift in np.arange(3.0, -2.01, -0.25)))
 ZERO_SHOT = SHIFTS.index(0.0)
 """The level that is the operating point as it is."""
 
+_AHEAD = 4
+"""Levels above the one that is served, beyond the operating point as it is, that labels are bought for at once."""
+
 
 class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A class as it is kept between runs. `taken` and `watched` are the logarithms of the capitals."""
@@ -40,13 +43,15 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     n_back: int
     taken: list[list[float]]
     watched: list[list[float]]
+    n_free: int = 0
 
 
 class Widening:
     """One class. `level` is served, of those in SHIFTS; levels up to `start` are taken on trust.
 
     `target` is the share of requests that may be sent too low, `error` the probability of ever serving a level that
-    sends more, of those that were proved. `n` labels were seen; `n_back` times it went back.
+    sends more, of those that were proved. `n` labels were seen, and `n_free` requests that need none;
+    `n_back` times it went back.
     """
 
     def __init__(self, start: int, target: float, error: float) -> None:
@@ -55,14 +60,14 @@ class Widening:
             raise ValueError(f"start {start} and error {error}: expected a level below {len(SHIFTS)} and a probability")
         self.start = self.level = start
         self.target, self.error = target, error
-        self.n = self.n_back = 0
+        self.n = self.n_free = self.n_back = 0
         self._taken, self._watched = (Capital(target, side, n=len(SHIFTS)) for side in ("below", "above"))
 
     @classmethod
     def of(cls, state: State) -> Widening:
         """As it was kept."""
         made = cls(state.start, state.target, state.error)
-        made.level, made.n, made.n_back = state.level, state.n, state.n_back
+        made.level, made.n, made.n_free, made.n_back = state.level, state.n, state.n_free, state.n_back
         made._taken = Capital(state.target, "below", np.array(state.taken))
         made._watched = Capital(state.target, "above", np.array(state.watched))
         return made
@@ -70,13 +75,22 @@ class Widening:
     def state(self) -> State:
         """What is kept of it."""
         taken, watched = self._taken.logs.tolist(), self._watched.logs.tolist()
-        return State(self.start, self.level, self.target, self.error, self.n, self.n_back, taken, watched)
+        return State(self.start, self.level, self.target, self.error, self.n, self.n_back, taken, watched, self.n_free)
 
-    def add(self, losses: Array) -> None:
-        """One labelled request: P(sent too low) at each level [n_levels], which does not fall from level to level."""
-        self.n += 1
-        self._taken.add(losses)
-        self._watched.add(losses)
+    def add(self, losses: Array, *, weight: float = 1.0, horizon: int | None = None, is_labelled: bool = True) -> None:
+        """One request: P(sent too low) at each level [n_levels], which does not fall from level to level.
+
+        `weight` as in `Capital.add`, where requests were not drawn evenly. A `horizon` says that the losses are known
+        up to that level alone: a request that goes to the top tier there cannot go too low, and needs no label. All
+        requests of such a draw must be added, with one horizon, which was chosen before.
+        """
+        if is_labelled:
+            self.n += 1
+        else:
+            self.n_free += 1
+        known = None if horizon is None else horizon + 1
+        self._taken.add(losses, weight, known)
+        self._watched.add(losses, weight, known)
         self._watched.begin_anew(self._watched.log < 0)  # a past that was good does not hide what has changed
         if self._watched.log[self.level] >= log(1 / self.error) and self.level > 0:
             self._go_back()
@@ -84,6 +98,13 @@ class Widening:
         proved = self._taken.log >= self._needed
         while self.level + 1 < len(SHIFTS) and proved[self.level + 1]:
             self.level += 1
+
+    @property
+    def horizon(self) -> int:
+        """Up to which level labels are worth having next: what is shown to send too much too low is left alone."""
+        most = min(max(ZERO_SHOT, self.level + _AHEAD), len(SHIFTS) - 1)
+        open_ = np.flatnonzero(self._watched.log[: most + 1] < log(1 / self.error))
+        return max(int(open_[-1]), self.level) if len(open_) else self.level
 
     @property
     def _needed(self) -> float:
