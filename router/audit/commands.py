@@ -186,6 +186,8 @@ def _told(found: Audit, advice: Sequence[Change], fleet: Fleet) -> None:
         click.echo(f"  {_printable(line.model):<30}{line.n_calls:>9,} calls{line.input_tokens / 1e6:>10,.1f} M in{usd}")
     _tell_weights(found)
     _tell_levers(found, fleet)
+    if sum(bool(change.toml) for change in advice) > 1:
+        click.echo("\nWhat to change, the best first. Settings of one stand alone: paste those of one.")
     for number, change in enumerate(advice, 1):
         click.echo(f"\n{number}. {change.title}: ${change.usd:,.2f}\n   {change.why}\n")
         click.echo("\n".join(f"     {line}".rstrip() for line in (change.toml or change.command).splitlines()))

@@ -51,6 +51,7 @@ def page(found: Audit, advice: Sequence[Change]) -> str:
             "<h2>What each change alone would do</h2>",
             _levers(found),
             "<h2>What to do first</h2>",
+            '<p class="soft">Settings of one change stand alone: paste those of one.</p>' if len(advice) > 1 else "",
             *(_change(number, change) for number, change in enumerate(advice, 1)),
             "" if advice else "<p>Nothing would save 1 % of the bill.</p>",
             "<h2>Where the money goes</h2>",
