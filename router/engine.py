@@ -206,7 +206,7 @@ class Router:
         """
         at_s, context = self.clock(), context or Context()
         name = body.get("model")
-        if not isinstance(name, str) or len(name) > 300:
+        if not isinstance(name, str) or len(name) > 300:  # a longer name is no model's
             raise RequestError(f"`model` is {repr(name)[:100]}, expected a string such as {AUTO!r}")
         asked = self._asked(body, api, at_s, reach, context)
         if name != AUTO and not name.startswith(f"{AUTO}:"):

@@ -94,11 +94,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models `like` one of them (`catalog.CustomModel` says what a table takes).
     `operating_points` adds those that `tierwise tune` wrote; `rules` are checked before the classifier, in order
     (router/decide/rules.py). `promote_canary` lets a canary become champion by itself once users' feedback shows that
-    it is not worse; one that is worse is rolled back in any case. `store_prompts` keeps what users ask,
-    redacted, beside the records for `prompts_keep_days`; records are kept for `records_keep_days`, None being for ever.
-    `classes` names the operating point
-    of a class of traffic, or of a key, where a call asks for none. `mode` says whether decisions are acted on, and
-    `mode_share` for which share of the conversations in the mode "canary" (router/decide/mode.py).
+    it is not worse; one that is worse is rolled back in any case. `store_prompts` keeps what users ask, redacted,
+    beside the records for `prompts_keep_days`; records are kept for `records_keep_days`, None being for ever. `classes`
+    names the operating point of a class of traffic, or of a key, where a call asks for none. `mode` says whether
+    decisions are acted on, and `mode_share` for which share of the conversations in the mode "canary"
+    (router/decide/mode.py).
     """
 
     artifact: str | None = None

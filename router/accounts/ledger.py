@@ -104,6 +104,16 @@ class Totals(msgspec.Struct, frozen=True):
     shadow_usd: Decimal = Decimal(0)
     shadowed_usd: Decimal = Decimal(0)
 
+    @property
+    def hit_rate(self) -> float | None:
+        """The share of input tokens that was read from a cache, in [0, 1]; None without input."""
+        return self.cache_read_tokens / self.input_tokens if self.input_tokens else None
+
+    @property
+    def saved_share(self) -> float | None:
+        """What was saved of the baseline, in (-inf, 1]; None where nothing was routed."""
+        return float(self.saved_usd / self.baseline_usd) if self.baseline_usd else None
+
     @classmethod
     def of(cls, rows: Iterable[Totals]) -> Totals:
         """All of them together."""

@@ -100,6 +100,7 @@ def audit(
     tier_of = {id(call): tier for call, tier in zip(priced, tiers, strict=True)}
     single = [call for call in priced if call.n_requests == 1]
     summed = [call for call in priced if call.n_requests != 1]
+    chosen = _sample(single, limit, seed)
     groups = [
         replays.group(
             model,
@@ -110,15 +111,16 @@ def audit(
             effort_output=effort_output,
             progress=progress,
         )
-        for model, of_model in _by_model(_sample(single, limit, seed), router)
+        for model, of_model in _by_model(chosen, router)
     ]
+    whole = ((group.model, group.rebuilt) for group in groups)
+    if len(chosen) < len(single):
+        whole = ((model, rebuilt(of_model)) for model, of_model in _by_model(single, router))
     costs = _costs(groups, lines, summed, router, mix, today)
     usd, shares = sum(line.usd or 0.0 for line in lines), Counter(tiers)
     logged = [call.cost_usd for call in calls if call.cost_usd is not None]
     return Audit(
-        logs=[
-            {"kind": log.kind, "files": len(log.paths), "calls": len(log.calls), "skipped": log.skipped} for log in logs
-        ],
+        logs=[_told(log) for log in logs],
         start=dt.datetime.fromtimestamp(priced[0].at_s, dt.UTC),
         end=dt.datetime.fromtimestamp(priced[-1].at_s, dt.UTC),
         n_calls=len(calls),
@@ -128,14 +130,18 @@ def audit(
         models=lines,
         mix={tier.value: shares[tier] / len(tiers) for tier in Tier},
         n_read=n_read,
-        weights=weigh([(model, rebuilt(of_model)) for model, of_model in _by_model(single, router)], today),
+        weights=weigh(whole, today),
         levers={name: _outcome(costs["billed"], costs[name], usd) for name in LEVERS if name != "replayed"},
         replay_error=float(costs["replayed"].sum() / max(costs["billed"].sum(), 1e-12) - 1),
         effort_output=effort_output,
-        n_replayed=sum(len(group.calls) for group in groups),
+        n_replayed=sum(len(group.rebuilt.calls) for group in groups),
         n_summed=len(summed),
         went=dict(sum((Counter(group.tiers) for group in groups), Counter())),
     )
+
+
+def _told(log: Log) -> dict[str, Any]:
+    return {"kind": log.kind, "files": len(log.paths), "calls": len(log.calls), "skipped": log.skipped}
 
 
 def _priced(calls: Sequence[Call], router: Router, today: dt.date) -> tuple[list[ModelLine], list[Call]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 import numpy as np
@@ -19,25 +19,20 @@ from router.prices import in_force
 from router.simulate import replay
 from router.types import Tier, Ttl, Usage
 
-LEVERS = ("uncached", "replayed", "caching", "routing", "effort", "together")
-"""Without any caching; as it was, for the replay's own error; then one lever each, and caching and routing together."""
-
 Lever = Literal["uncached", "replayed", "caching", "routing", "effort", "together"]
+"""Without any caching; as it was, for the replay's own error; then one lever each, and caching and routing together."""
+LEVERS: tuple[Lever, ...] = get_args(Lever)
 Progress = Callable[[str, Iterable[int]], Iterator[int]]
 
 
 class Group(msgspec.Struct, frozen=True):
-    """The calls of one model: what they share, which of the fleet's tiers each needs, and their conversations' bills.
+    """The calls of one model: what they share, and their conversations' bills.
 
-    `fleet` has the model on top, below it what is cheaper. `usd` is the real bill of each conversation of the trace at
-    today's prices; `costs` what it would have been, by lever.
+    `usd` is the real bill of each conversation of the trace at today's prices; `costs` what levers make of it.
     """
 
     model: Model
-    calls: Sequence[Call]
     rebuilt: Rebuilt
-    fleet: Fleet
-    needed: npt.NDArray[np.int64]
     usd: npt.NDArray[np.float64]
     costs: dict[Lever, npt.NDArray[np.float64]]
     tiers: dict[str, int]
@@ -47,17 +42,13 @@ class Group(msgspec.Struct, frozen=True):
 def named(catalog: Catalog, name: str) -> Model | None:
     """The catalog's entry for a model as a log names it: with a provider before it, a day or a version behind it."""
     bare = name.rpartition("/")[2].partition("@")[0]
-    tries = [name, bare, *(part for prefix in ("anthropic.", "openai.", "models.") for part in [_after(bare, prefix)])]
+    tries = [name, bare, *(bare.rpartition(prefix)[2] for prefix in ("anthropic.", "openai.", "models."))]
     for candidate in dict.fromkeys(tries):
         stem = candidate.partition("-v1")[0] if "anthropic." in bare else candidate
         for known in (stem, _undated(stem), _undated(stem).removesuffix("-latest")):
             if (model := catalog.find(known)) is not None:
                 return model
     return None
-
-
-def _after(text: str, mark: str) -> str:
-    return text.rpartition(mark)[2]
 
 
 def _undated(name: str) -> str:
@@ -144,7 +135,7 @@ def group(
         "together": together.usd,
     }
     went = {m.id: int(k) for m, k in zip(models, together.went, strict=True)}
-    return Group(model, calls, prompts, fleet, needed, usd, costs, went)
+    return Group(model, prompts, usd, costs, went)
 
 
 def _index(names: Sequence[Tier], tier: Tier) -> int:

@@ -68,7 +68,8 @@ async def admit(gateway: Gateway, serving: Serving, endpoint: Endpoint, caller: 
             plan = plans.tried(plan, trial, plan.ask)
         else:
             asked = grants.within(serving.as_named(body, router), router, key)
-            shown = router.plan(asked, endpoint.api, context)
+            as_named = partial(router.plan, asked, endpoint.api, context)
+            shown = await asyncio.to_thread(as_named) if is_large else as_named()
             plan = plans.tried(shown, trial, plan.ask, shadow=plan)
     attempts = Attempts(router, asked, plan, serving.gateway.max_retries, context, Reach.ANY)
     is_unchanged = plan.is_untouched and asked is body and "router" not in body

@@ -12,7 +12,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from router.accounts.ledger import Totals
 from router.errors import SettingsError
 from router.gateway.gateway import Gateway
 from router.gateway.overview import DAYS, Overview, Overviews
@@ -121,19 +120,7 @@ def _shown(found: Overview, gateway: Gateway) -> dict[str, Any]:
         "thresholds": {str(tier): value for tier, value in point.thresholds.items()},
         "artifact": policy.champion.name,
         "canary": None if policy.canary is None else (policy.canary.loaded.name, policy.canary.pointer.share),
-        "hit_rate": hit_rate,
-        "saved_share": saved_share,
     }
-
-
-def hit_rate(row: Totals) -> float | None:
-    """The share of input tokens that was read from a cache, in [0, 1]; None without input."""
-    return row.cache_read_tokens / row.input_tokens if row.input_tokens else None
-
-
-def saved_share(row: Totals) -> float | None:
-    """What was saved of the baseline, in (-inf, 1]; None where nothing was routed."""
-    return float(row.saved_usd / row.baseline_usd) if row.baseline_usd else None
 
 
 def _usd(value: Any) -> str:

@@ -139,9 +139,9 @@ class Gateway:
     def _refresh(self, store: Store) -> None:
         self.budgets.refresh(store)
         if time.monotonic() - self._expired_s >= _EXPIRE_EVERY_S:
+            self._expired_s = time.monotonic()  # first: what fails here is tried in an hour, and holds no record up
             store.expire(**self.serving.settings.expiry())
             self._measure_drift(store)
-            self._expired_s = time.monotonic()
         for refresh in self.on_refresh:
             refresh(store)
         for signal in self.serving.signals():

@@ -69,8 +69,7 @@ def _told(total: Totals, rows: list[Totals], by: str, start: dt.datetime) -> Non
         return
     click.echo(f"\n  {by:<28}{'requests':>10}{'USD':>12}{'baseline':>12}{'saved':>12}{'':>7}{'read':>7}")
     for row in (*rows, msgspec.structs.replace(total, name="all")):
-        share = f"{row.saved_usd / row.baseline_usd:>7.0%}" if row.baseline_usd else f"{'-':>7}"
-        read = f"{row.cache_read_tokens / row.input_tokens:>7.0%}" if row.input_tokens else f"{'-':>7}"
+        share, read = (f"{'-':>7}" if part is None else f"{part:>7.0%}" for part in (row.saved_share, row.hit_rate))
         click.echo(
             f"  {row.name[:27]:<28}{row.n_requests:>10,}{row.cost_usd:>12,.4f}{row.baseline_usd:>12,.4f}"
             f"{row.saved_usd:>12,.4f}{share}{read}"

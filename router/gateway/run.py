@@ -115,9 +115,10 @@ def _told(settings: Settings, started: dt.datetime) -> None:
     where = ", ".join(f"{row.name} {row.n_requests}" for row in rows)
     click.echo(f"tierwise: {total.n_requests} calls ({where or 'none'}), ${total.cost_usd:.4f}", err=True, nl=False)
     if total.baseline_usd:
-        share = total.saved_usd / total.baseline_usd
         click.echo(
-            f"; saved ${total.saved_usd:.4f}, {share:.0%} of the strongest model's with caching", err=True, nl=False
+            f"; saved ${total.saved_usd:.4f}, {total.saved_share:.0%} of the strongest model's with caching",
+            err=True,
+            nl=False,
         )
     if total.shadowed_usd:
         saved = total.shadowed_usd - total.shadow_usd
