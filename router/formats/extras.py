@@ -59,6 +59,9 @@ _KNOWN: Mapping[Api, Mapping[str, Any]] = {
 
 _UNBILLED_SUFFIXES = ("_time", "_duration", "_latency", "_ms")  # Groq and others time themselves in there
 
+_MAX_LEVELS = 16
+"""No provider nests usage deeper than 3; what does is no usage, and must not exhaust the stack."""
+
 # Output items of Responses by how they are billed, other than by tokens.
 _TOOL_ITEMS = {"file_search_call": "file_search"}
 _UNCOUNTED_ITEMS = frozenset({"code_interpreter_call", "image_generation_call"})
@@ -75,13 +78,15 @@ def fields(value: Any) -> Mapping[str, Any]:
     return {**found, **more} if more else found
 
 
-def plain(value: Any) -> Any:
-    """A field's value as dicts, lists and scalars."""
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+def plain(value: Any, levels: int = _MAX_LEVELS) -> Any:
+    """A field's value as dicts, lists and scalars; None for what lies more than `levels` deep."""
     if value is None or isinstance(value, str | int | float):
         return value
-    return {name: plain(inner) for name, inner in fields(value).items()}
+    if not levels:
+        return None
+    if isinstance(value, list | tuple):
+        return [plain(item, levels - 1) for item in value]
+    return {name: plain(inner, levels - 1) for name, inner in fields(value).items()}
 
 
 def merged(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

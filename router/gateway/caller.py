@@ -29,6 +29,7 @@ class Caller:
         self._receive = receive
         self._send = send
         self._body_read = False
+        self._has_ended = False
         self._watching: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Future[None] | None = None
         self._held = 0
@@ -96,7 +97,15 @@ class Caller:
 
     async def send(self, body: bytes, *, more: bool) -> None:
         """A part of the reply's body."""
+        self._has_ended = not more
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def end(self, frame: bytes) -> None:
+        """The last frame of a stream that went wrong; nothing where it has ended, or where the caller does not read."""
+        if not self._has_ended:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LINGER_S):
+                    await self.send(frame, more=False)
 
     def _start_watching(self, serving: asyncio.Task[Any] | None) -> None:
         if self._body_read:

@@ -83,8 +83,11 @@ class Frames:
         event = _event(b"\n".join(_DATA.findall(frame)))
         if event is None:
             return frame
-        rename(event, self._telling.names)
-        data = wire.encode(event)
+        try:
+            rename(event, self._telling.names)
+            data = wire.encode(event)
+        except RecursionError:  # nested beyond what anything can be built of
+            return frame
         return b"data: %b\n\n" % data if self._is_chat else wire.frame(str(event.get("type")), data)
 
     def _keep(self, frame: bytes) -> bool:
@@ -142,12 +145,12 @@ class TranslatedFrames(Frames):
         self._keep(frame)
         event = _event(b"\n".join(_DATA.findall(frame)))
         try:
-            events = [] if event is None else self._events.feed(event)
-        except (KeyError, TypeError, AttributeError, ValueError, IndexError):
-            events = []  # an event of a shape that nobody announced says nothing that the caller's format knows
+            told = [] if event is None else list(map(self._frame, self._events.feed(event)))
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError, RecursionError):
+            told = []  # an event of a shape that nobody announced says nothing that the caller's format knows
         if not self.is_last or was_last:
-            return b"".join(map(self._frame, events))
-        return b"".join(map(self._frame, events + self._events.end())) + self._done
+            return b"".join(told)
+        return b"".join([*told, *map(self._frame, self._events.end())]) + self._done
 
     def _frame(self, event: Mapping[str, Any]) -> bytes:
         data = wire.encode(event)

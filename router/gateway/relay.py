@@ -56,20 +56,13 @@ class Exchange:
         caller.watch(asyncio.current_task())
         try:
             await self._serve()
-        except Refusal as refusal:
-            cut_off = refusal.message
-            await self._refuse(refusal)
-        except RequestError as exc:
-            await self._refuse(Refusal(400, "invalid_request_error", str(exc)))
-        except RecursionError:
-            await self._refuse(Refusal(400, "invalid_request_error", "the body is nested too deeply"))
         except asyncio.CancelledError:
             cut_off = "the caller left" if caller.has_left else "the gateway was stopped"
             await self._stopped()
         except Exception as exc:
-            _logger.error("a bug of the gateway's, request %s", self._request_id, exc_info=exc)
-            cut_off = "the gateway failed"
-            await self._refuse(Refusal(500, "api_error", "a bug of the gateway's; its log says more"), is_counted=False)
+            refusal = self._refusal(exc)
+            cut_off = refusal.message if refusal is exc else "the gateway failed"
+            await self._refuse(refusal, is_counted=refusal.status < 500 or refusal is exc)
         finally:
             caller.stop_watching()
             if self._relay is not None:
@@ -97,6 +90,18 @@ class Exchange:
         finally:
             slots.release(key)
 
+    def _refusal(self, exc: Exception) -> Refusal:
+        """What the caller is told. Once the provider has answered, nothing is a fault of the caller's body any more."""
+        if isinstance(exc, Refusal):
+            return exc
+        if self._relay is None or not self._relay.has_answer:
+            if isinstance(exc, RequestError):
+                return Refusal(400, "invalid_request_error", str(exc))
+            if isinstance(exc, RecursionError):
+                return Refusal(400, "invalid_request_error", "the body is nested too deeply")
+        _logger.error("a bug of the gateway's, request %s", self._request_id, exc_info=exc)
+        return Refusal(500, "api_error", "a bug of the gateway's; its log says more")
+
     async def _stopped(self) -> None:
         """The caller has left, or the gateway stops."""
         task = asyncio.current_task()
@@ -111,9 +116,11 @@ class Exchange:
     async def _refuse(self, refusal: Refusal, *, is_counted: bool = True) -> None:
         if is_counted:
             self._gateway.metrics.refused(refusal.kind)
-        if self._caller.has_begun:
-            return
         api = self._endpoint.api
+        if self._caller.has_begun:
+            if self._relay is not None and self._relay.is_streaming:
+                await self._caller.end(wire.error_frame(api, refusal, self._request_id))
+            return
         headers = wire.refusal_headers(api, refusal, self._request_id) + self._settlement.headers()[:-1]
         await self._caller.reply(refusal.status, headers, wire.error_body(api, refusal, self._request_id))
         self._settlement.count(refusal.status)
@@ -135,6 +142,16 @@ class _Relay:
         self._call = UpstreamCall(gateway.session, admitted.serving, caller.scope, endpoint.path, admitted.unchanged)
         self._frames: Frames | None = None
         self._is_large = admitted.is_large
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether the provider has begun to answer, and not with an error: it will bill."""
+        return self._call.has_answer
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether what was begun is a stream."""
+        return self._frames is not None
 
     async def run(self) -> None:
         """Ask until there is an answer, then pass it on."""

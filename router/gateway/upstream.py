@@ -71,8 +71,8 @@ class UpstreamCall:
 
     @property
     def has_answer(self) -> bool:
-        """Whether the provider has begun to answer."""
-        return self._response is not None
+        """Whether the provider has begun to answer, and not with an error."""
+        return self._response is not None and self._response.status < 400
 
     def close(self) -> None:
         """Let go of the connection; what is still coming is not wanted."""

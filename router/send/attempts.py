@@ -6,6 +6,7 @@ import logging
 
 from router.decide.rules import Context
 from router.engine import Router
+from router.errors import RequestError
 from router.send import faults
 from router.types import Body, Plan, Reach, Record, Usage
 
@@ -46,14 +47,7 @@ class Attempts:
         if not fault.moves_up or (fault.is_of_address and self._reach is Reach.SDK):
             return None
         why = f"{model} failed {self._attempt + 1} times: {fault.what}"
-        higher = self._router.move_up(
-            self.plan, self._body, why, self._context, reach=self._reach, elsewhere=fault.is_of_address
-        )
-        if higher is None:
-            return None
-        self._attempt = 0
-        self.plan = higher
-        return 0.0
+        return 0.0 if self._moved_up(why, elsewhere=fault.is_of_address) else None
 
     def _enlarged(self) -> float | None:
         """No wait, on a stronger model with a larger window, once: the estimate of what the prompt takes was wrong."""
@@ -61,12 +55,22 @@ class Attempts:
             return None
         self._was_too_long, model = True, self.plan.decision.model
         why = f"{model} does not hold the prompt"
-        higher = self._router.move_up(self.plan, self._body, why, self._context, reach=self._reach, larger=True)
-        if higher is None:
+        if not self._moved_up(why, larger=True):
             return None
         self.notes.append(f"{model}: the prompt is too long")
-        self._attempt, self.plan = 0, higher
         return 0.0
+
+    def _moved_up(self, why: str, **bounds: bool) -> bool:
+        """Whether a stronger model takes the call; one that speaks another format may not take its body."""
+        try:
+            higher = self._router.move_up(self.plan, self._body, why, self._context, reach=self._reach, **bounds)
+        except RequestError as exc:
+            self.notes.append(f"no stronger model was asked: {exc}")
+            return False
+        if higher is None:
+            return False
+        self._attempt, self.plan = 0, higher
+        return True
 
     def answered(self) -> None:
         """The provider has answered: the model works."""

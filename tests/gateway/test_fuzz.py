@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from router.offline import Upstream
+from router.types import Tier
 from tests.conftest import ROOT
-from tests.gateway.conftest import HELLO, Exact, Running, Serve, whole
+from tests.gateway.conftest import HELLO, STREAM_HEAD, Exact, Running, Serve, whole
 from tests.gateway.test_fidelity import REPLY
 
 FUZZ = ROOT / "benchmarks/fuzz.py"
@@ -92,3 +93,40 @@ def test_a_refusal_reaches_a_caller_who_is_still_sending(serve: Serve, upstream:
         got = b"".join(iter(lambda: caller.recv(65536), b""))
     assert got.startswith(b"HTTP/1.1 413 ")
     assert json.loads(got.partition(b"\r\n\r\n")[2])["error"]["type"] == "request_too_large"
+
+
+@pytest.mark.parametrize("fleet", ["claude", "gpt"])
+def test_a_stream_whose_usage_is_nested_too_deeply_comes_to_its_end(serve: Serve, fleet: str) -> None:
+    """As it came, and translated: what nothing can be built of must not take the reply and its record with it."""
+    deep = "[" * 490 + "]" * 490
+    claude = (
+        f'{{"type":"message_start","message":{{"id":"msg_1","content":[],"usage":{{"input_tokens":9,"x":{deep}}}}}}}',
+        f'{{"type":"content_block_start","index":0,"content_block":{{"type":"text","text":"hi","x":{deep}}}}}',
+        '{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":3}}',
+        '{"type":"message_stop"}',
+    )
+    gpt = (
+        f'{{"id":"c","choices":[{{"index":0,"delta":{{"role":"assistant","content":"hi","x":{deep}}}}}]}}',
+        '{"id":"c","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}',
+        f'{{"id":"c","choices":[],"usage":{{"prompt_tokens":9,"completion_tokens":3,"x":{deep}}}}}',
+        "[DONE]",
+    )
+    sent = "".join(f"data: {data}\n\n" for data in (claude if fleet == "claude" else gpt))
+    with Exact([STREAM_HEAD + sent.encode()]) as upstream:
+        gateway = serve(upstream.url, general={"fleet": fleet})
+        reply = gateway.post("/v1/messages", {**HELLO, "model": "simple", "stream": True})
+        assert reply.status_code == 200
+        assert b"message_stop" in reply.content
+        (row,) = gateway.records(1)
+    assert (row["fresh_tokens"], row["output_tokens"]) == (9, 3)
+
+
+def test_a_body_that_no_stronger_model_takes_gets_the_error_of_the_first(serve: Serve) -> None:
+    """It is no fault of the caller's that the model a tier up speaks another format."""
+    mixed = {Tier.SIMPLE: "claude-haiku-4-5", Tier.COMPLEX: "gpt-6.1-sol"}
+    odd = {"role": "user", "content": [{"type": "image", "source": "nothing"}, {"type": "text", "text": "hi"}]}
+    error = b'{"type":"error","error":{"type":"api_error","message":"no"}}'
+    with Exact([whole(error, "503 Service Unavailable")]) as upstream:
+        gateway = serve(upstream.url, general={"fleets": {"mixed": mixed}, "fleet": "mixed"}, max_retries=0)
+        reply = gateway.post("/v1/messages", {**HELLO, "model": "auto", "messages": [odd]})
+    assert (reply.status_code, reply.content) == (503, error)
