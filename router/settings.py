@@ -74,6 +74,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_upload_bytes: Count = 512_000_000
     shutdown_timeout_s: Seconds = 600.0
     log_requests: bool = False
+    log_format: Literal["text", "json"] = "text"
 
 
 class LearningSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

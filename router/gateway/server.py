@@ -12,8 +12,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import FrameType
+from typing import Literal
 
 import uvicorn
+from pythonjsonlogger.json import JsonFormatter
 
 from router.errors import SettingsError
 from router.gateway.app import Application
@@ -89,19 +91,26 @@ class Server(uvicorn.Server):
         self._reloading = asyncio.ensure_future(self.gateway.reload())
 
 
-def log_to_stderr() -> None:
+def log_to_stderr(form: Literal["text", "json"]) -> None:
     """One line an event. Only Tierwise's own lines and uvicorn's warnings: no request, no header, no body."""
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        JsonFormatter(("levelname", "message"), rename_fields={"levelname": "level"}, timestamp=True)
+        if form == "json"
+        else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("tierwise").setLevel(logging.INFO)
 
 
 def serve(load: Callable[[], Serving]) -> None:
     """Run until stopped. Raises SettingsError when the address cannot be listened on."""
-    log_to_stderr()
+    log_to_stderr("text")  # what goes wrong before the settings are read
     raise_descriptor_limit()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server takes it: what it asks for is being read
     gateway = Gateway(load)
     settings = gateway.serving.gateway
+    log_to_stderr(settings.log_format)
     server = Server(gateway)
     try:
         listener = server.config.bind_socket()

@@ -99,16 +99,16 @@ class Settlement:
         elapsed_s = time.perf_counter() - self._started_s
         self._gateway.metrics.answered(self._endpoint.api, tier, model, reason, status, elapsed_s)
         if self._logs:
-            _logger.info(
-                "%s %s %d %s %s %s %.1f ms",
-                self.request_id,
-                self._path,
-                status,
-                tier or "-",
-                model or "-",
-                reason or "-",
-                elapsed_s * 1e3,
-            )
+            told = {
+                "request_id": self.request_id,
+                "path": self._path,
+                "status": status,
+                "tier": tier or "-",
+                "model": model or "-",
+                "reason": reason or "-",
+                "total_ms": round(elapsed_s * 1e3, 1),
+            }
+            _logger.info("%s %s %d %s %s %s %.1f ms", *told.values(), extra=told)
 
     def label(self, model: str) -> str:
         """A model as a metric's label and in logs: callers can name anything, labels must stay few."""

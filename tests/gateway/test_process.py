@@ -178,6 +178,18 @@ def test_check_names_every_mistake(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "settings ok: access keys, provider keys: anthropic\n")
 
 
+def test_a_log_of_json_has_an_object_a_line(tmp_path: Path, upstream: Upstream) -> None:
+    variables = {"TIERWISE_GATEWAY_LOG_FORMAT": "json", "TIERWISE_GATEWAY_LOG_REQUESTS": "true"}
+    with process(tmp_path, upstream.url, **variables) as (_, url, log):
+        reply = httpx2.post(f"{url}/v1/messages", json={**HELLO, "model": "simple"}, timeout=5)
+        wait_for(lambda: "total_ms" in log.read_text())
+        told = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {event["level"] for event in told} == {"WARNING", "INFO"}
+    assert all(event["message"] and event["timestamp"].startswith("20") for event in told)
+    assert told[-1]["request_id"] == reply.headers["x-tierwise-request-id"]
+    assert (told[-1]["status"], told[-1]["tier"], told[-1]["path"]) == (200, "simple", "/v1/messages")
+
+
 def test_an_address_in_use_is_said(tmp_path: Path, upstream: Upstream) -> None:
     with process(tmp_path, upstream.url) as (_, url, _):
         done = cli(
