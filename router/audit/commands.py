@@ -183,7 +183,9 @@ def _told(found: Audit, advice: Sequence[Change], fleet: Fleet) -> None:
                "tokens were read from the cache")  # fmt: skip
     for line in found.models:
         usd = "    no price" if line.usd is None else f"${line.usd:>11,.2f}"
-        click.echo(f"  {_printable(line.model):<30}{line.n_calls:>9,} calls{line.input_tokens / 1e6:>10,.1f} M in{usd}")
+        click.echo(
+            f"  {_printable(line.model):<30}{line.n_calls:>9,} calls{labels.tokens(line.input_tokens):>12} in{usd}"
+        )
     _tell_weights(found)
     _tell_levers(found, fleet)
     if sum(bool(change.toml) for change in advice) > 1:
@@ -199,7 +201,7 @@ def _tell_weights(found: Audit) -> None:
     click.echo("\nWhere it goes")
     for name, weight in found.weights.parts.items():
         share = weight.usd / found.usd if found.usd else 0
-        click.echo(f"  {labels.PARTS[name]:<30}{weight.tokens / 1e6:>14,.1f} M tokens{share:>6.0%}")
+        click.echo(f"  {labels.PARTS[name]:<30}{labels.tokens(weight.tokens):>16} tokens{share:>6.0%}")
     for cause, weight in found.weights.misses.items():
         click.echo(
             f"  paid again: {labels.CAUSES[cause]:<23}{found.weights.n_misses[cause]:>9,} calls ${weight.usd:>11,.2f}"

@@ -44,8 +44,8 @@ def page(found: Audit, advice: Sequence[Change]) -> str:
     body = "\n".join(
         (
             f"<h1>{title}</h1>",
-            f'<p class="lead">{found.n_calls:,} calls from {found.start:%-d %B %Y} to {found.end:%-d %B %Y}. With each '
-            f"call on the cheapest model that suffices and the cache planned for it, they would have cost "
+            f'<p class="lead">{found.n_calls:,} calls {labels.days(found.start, found.end)}. With each call '
+            f"on the cheapest model that suffices and the cache planned for it, they would have cost "
             f"<strong>${best.usd:,.2f}</strong>: {low:.0%} to {high:.0%} less (95 % interval). At this pace that is "
             f"<strong>${a_month:,.0f} a month</strong>.{drawn}</p>",
             "<h2>What each change alone would do</h2>",
@@ -65,9 +65,8 @@ def page(found: Audit, advice: Sequence[Change]) -> str:
         )
     )
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Audit: {title}</title>'
-    return (
-        f'<!doctype html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n'
-    )
+    head += f"<style>{_STYLE}</style>"
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body><main>\n{body}\n</main></body></html>\n'
 
 
 def _bar(share: float, label: str, *, good: bool = False, interval: tuple[float, float] | None = None) -> str:
@@ -86,12 +85,15 @@ def _bar(share: float, label: str, *, good: bool = False, interval: tuple[float,
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table whose first two columns are text and a bar, the others numbers."""
-    top = "".join(f"<th{' class=n' if at > 1 else ''}>{escape(head)}</th>" for at, head in enumerate(heads))
+    top = "".join(
+        f"<th scope=col{' class=n' if at > 1 else ''}>{escape(head)}</th>" if head else "<td></td>"
+        for at, head in enumerate(heads)
+    )
     body = "".join(
         "<tr>" + "".join(f"<td{' class=n' if at > 1 else ''}>{cell}</td>" for at, cell in enumerate(row)) + "</tr>"
         for row in rows
     )
-    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="wide" tabindex="0"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _levers(found: Audit) -> str:
@@ -110,7 +112,7 @@ def _levers(found: Audit) -> str:
 
 
 def _change(number: int, change: Change) -> str:
-    code = f"<pre>{escape(change.toml or change.command)}</pre>" if change.toml or change.command else ""
+    code = f'<pre tabindex="0">{escape(change.toml or change.command)}</pre>' if change.toml or change.command else ""
     where = '<p class="soft">In tierwise.toml:</p>' if change.toml else ""
     return f"<h3>{number}. {escape(change.title)}: ${change.usd:,.2f}</h3><p>{escape(change.why)}</p>{where}{code}"
 
@@ -119,8 +121,8 @@ def _parts(found: Audit) -> str:
     rows = []
     for name, weight in found.weights.parts.items():
         share = weight.usd / found.usd if found.usd else 0.0
-        text = f"{weight.tokens / 1e6:,.1f} M"
-        rows.append((labels.PARTS[name], _bar(share, f"{share:.0%}"), text, f"${weight.usd:,.2f}", f"{share:.0%}"))
+        tokens = labels.tokens(weight.tokens)
+        rows.append((labels.PARTS[name], _bar(share, f"{share:.0%}"), tokens, f"${weight.usd:,.2f}", f"{share:.0%}"))
     read = f'<p class="soft">{found.weights.hit_rate:.0%} of input tokens were read from the cache.</p>'
     return _table(("", "", "tokens", "USD", "share"), rows) + read
 
@@ -167,7 +169,7 @@ def _models(found: Audit) -> str:
     for line in found.models:
         share = (line.usd or 0.0) / found.usd if found.usd else 0.0
         usd = "no price known" if line.usd is None else f"${line.usd:,.2f}"
-        tokens = f"{line.input_tokens / 1e6:,.1f} M"
+        tokens = labels.tokens(line.input_tokens)
         rows.append((escape(line.model), _bar(share, f"{share:.0%}"), f"{line.n_calls:,}", tokens, usd))
     return _table(("", "", "calls", "input tokens", "USD"), rows)
 

@@ -79,9 +79,8 @@ def _templates() -> Environment:
 
 def _page(name: str, status: int, **values: Any) -> Response:
     nonce = secrets.token_urlsafe(16)
-    policy = (
-        f"default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-    )
+    loads = f"default-src 'none'; img-src data:; style-src 'nonce-{nonce}'"
+    policy = f"{loads}; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
     headers = {
         "content-security-policy": policy,
         "cache-control": "no-store",
@@ -94,7 +93,7 @@ def _page(name: str, status: int, **values: Any) -> Response:
 def _shown(found: Overview, gateway: Gateway) -> dict[str, Any]:
     """What the template is told."""
     policy, names = gateway.serving.router.policy, {key.id: key.name for key in gateway.keys.all()}
-    most = max((max(row.cost_usd, row.baseline_usd) for _, row in found.days), default=0) or 1
+    most = max((max(row.cost_usd, row.cost_usd + row.saved_usd) for _, row in found.days), default=0) or 1
     tiers = {row.name: row.n_requests for row in found.lines["tier"]}
     n_routed = sum(tiers.get(tier.value, 0) for tier in Tier) or 1
     point = policy.champion.manifest.operating_points[gateway.serving.router.operating_point]
@@ -105,7 +104,12 @@ def _shown(found: Overview, gateway: Gateway) -> dict[str, Any]:
         "total": found.total,
         "most": most,
         "days": [
-            {"name": name, "row": row, "cost": float(row.cost_usd / most), "baseline": float(row.baseline_usd / most)}
+            {
+                "name": name,
+                "row": row,
+                "cost": float(row.cost_usd / most),
+                "unrouted": float((row.cost_usd + row.saved_usd) / most),
+            }
             for name, row in found.days
         ],
         "tiers": [(tier.value, tiers.get(tier.value, 0), tiers.get(tier.value, 0) / n_routed) for tier in Tier],
@@ -119,6 +123,7 @@ def _shown(found: Overview, gateway: Gateway) -> dict[str, Any]:
         "point": gateway.serving.router.operating_point,
         "thresholds": {str(tier): value for tier, value in point.thresholds.items()},
         "artifact": policy.champion.name,
+        "stores_prompts": gateway.serving.settings.store_prompts,
         "canary": None if policy.canary is None else (policy.canary.loaded.name, policy.canary.pointer.share),
     }
 

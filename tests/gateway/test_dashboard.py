@@ -44,6 +44,10 @@ def test_it_says_what_the_records_say(serve: Serve, upstream: Upstream) -> None:
     assert shown["requests"] == "4"
     assert float(shown["spent in 30 days"].removeprefix("$")) == pytest.approx(spent, abs=6e-3 if spent >= 1 else 6e-5)
     assert float(shown["saved in 30 days, net"].removeprefix("$")) == pytest.approx(saved, abs=6e-5)
+    (unrouted,) = re.findall(
+        r"unrouted \$([0-9.]+)</title>(?=</rect>\n<rect class=\"cost\"[^>]* height=\"(?!0\.0))", text
+    )
+    assert float(unrouted) == pytest.approx(spent + saved, abs=1.5e-4)  # what was named is in both, and saves nothing
     assert text.count("below_threshold") == sum(row["reason"] == "below_threshold" for row in rows) > 0
     assert "&lt;b&gt;support" in text and "<b>support" not in text
     assert "hi" not in re.findall(r"<td[^>]*>([^<]*)</td>", text)
