@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 
 PEERS  ?= $(or $(TMPDIR),/tmp)/tierwise-peers
 
-.PHONY: demo test lint build model bench bench-gateway bench-peers fuzz clean
+.PHONY: demo test lint build model bench bench-gateway bench-peers fuzz frameworks clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tierwise demo
@@ -41,6 +41,17 @@ $(PEERS)/.installed:
 
 fuzz: $(VENV)/.installed-dev             # 100,000 mutated requests against the gateway; JSON on stdout
 	@$(BIN)/python benchmarks/fuzz.py $(ARGS)
+
+frameworks: $(PEERS)/frameworks/.installed  # the programs of examples/frameworks, against the real libraries
+	$(PEERS)/frameworks/bin/python -m pytest tests/test_frameworks.py
+
+$(PEERS)/frameworks/.installed: examples/frameworks/requirements.txt pyproject.toml
+	@$(PYTHON) -m venv $(PEERS)/frameworks
+	@$(PEERS)/frameworks/bin/python -m pip install --quiet uv >&2
+	@echo "openai>=3.54" > $(PEERS)/frameworks/overrides.txt  # llama-index asks for openai<3
+	@$(PEERS)/frameworks/bin/uv pip install --quiet --python $(PEERS)/frameworks/bin/python \
+	  --override $(PEERS)/frameworks/overrides.txt --editable ".[gateway]" --requirement $< pytest >&2
+	@touch $@
 
 build: $(VENV)/.installed-dev
 	$(BIN)/python -m build --wheel --no-isolation
