@@ -299,3 +299,9 @@ def test_without_a_command_it_says_what_to_do_first() -> None:
     named = re.findall(r"^  tierwise (\w+)", result.output, re.MULTILINE)
     assert named == ["audit", "decide", "run"]
     assert all(cli.get_command(click.Context(cli), name) is not None for name in named)
+
+
+def test_a_mistyped_command_is_told_the_nearest() -> None:
+    result = CliRunner().invoke(cli, ["reprot"])
+    assert result.exit_code == 2
+    assert "No such command 'reprot'. Did you mean 'report'?" in result.output

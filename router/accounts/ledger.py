@@ -80,6 +80,9 @@ ON CONFLICT DO UPDATE SET at = excluded.at, good = MIN(good, excluded.good)
 REPORT_GROUPS = ("model", "tier", "key", "class", "mode", "reason", "artifact", "day")
 """What a report can have a line for."""
 
+EVER = dt.datetime.max.replace(tzinfo=dt.UTC)
+"""The end of a span that has none."""
+
 SEPARATOR = "\x1f"
 
 
@@ -148,15 +151,21 @@ def report_query(table: str, by: str, day: str, mark: str) -> str:
           SUM(CASE WHEN cost_picousd IS NULL THEN 1 ELSE 0 END), SUM(CASE WHEN usage_reported THEN 0 ELSE 1 END),
           SUM(CASE WHEN shadow_model != '' THEN 1 ELSE 0 END),
           SUM(CASE WHEN {shadow} THEN shadow_cost_picousd END), SUM(CASE WHEN {shadow} THEN cost_picousd END)
-        FROM {table} WHERE at >= {mark} GROUP BY 1 ORDER BY {"1" if by == "day" else "6 DESC, 1"}
+        FROM {table} WHERE at >= {mark} AND at < {mark} GROUP BY 1 ORDER BY {"1" if by == "day" else "6 DESC, 1"}
     """
 
 
 def rows_query(table: str, mark: str, model: str | None, key: str | None) -> tuple[str, list[str]]:
-    """SQL for the newest records, and the values that follow the time in it."""
+    """SQL for the newest records, and the values that follow the two times in it."""
     given = {name: value for name, value in (("model", model), ("key", key)) if value is not None}
     bounds = "".join(f" AND {name} = {mark}" for name in given)
-    return f"SELECT * FROM {table} WHERE at >= {mark}{bounds} ORDER BY id DESC LIMIT {mark}", list(given.values())
+    return f"SELECT * FROM {table} WHERE at >= {mark} AND at < {mark}{bounds} ORDER BY id DESC LIMIT {mark}", list(
+        given.values()
+    )
+
+
+def _span(since: dt.datetime, until: dt.datetime) -> tuple[str, str]:
+    return since.astimezone(dt.UTC).isoformat(), until.astimezone(dt.UTC).isoformat()
 
 
 class Ledger:
@@ -194,19 +203,26 @@ class Ledger:
         with self._lock:
             return {name: Feedback(n, n_bad) for name, n, n_bad in self._db.execute(query, (start,))}
 
-    def report(self, by: str, since: dt.datetime) -> list[Totals]:
-        """Totals by one of REPORT_GROUPS, or by several with commas between, of the records from a time on."""
+    def report(self, by: str, since: dt.datetime, until: dt.datetime = EVER) -> list[Totals]:
+        """Totals by one of REPORT_GROUPS, or by several with commas between, of the records from a time on, to before
+        another."""
         query = report_query("records", by, "substr(at, 1, 10)", "?")
         with self._lock:
-            return [Totals.read(row) for row in self._db.execute(query, (since.astimezone(dt.UTC).isoformat(),))]
+            return [Totals.read(row) for row in self._db.execute(query, _span(since, until))]
 
     def rows(
-        self, since: dt.datetime, *, model: str | None = None, key: str | None = None, limit: int = 1000
+        self,
+        since: dt.datetime,
+        until: dt.datetime = EVER,
+        *,
+        model: str | None = None,
+        key: str | None = None,
+        limit: int = 1000,
     ) -> list[dict[str, Any]]:
-        """The newest records from a time on, as they are kept, the newest first."""
+        """The newest records from a time on, to before another, as they are kept, the newest first."""
         query, values = rows_query("records", "?", model, key)
         with self._lock:
-            cursor = self._db.execute(query, (since.astimezone(dt.UTC).isoformat(), *values, limit))
+            cursor = self._db.execute(query, (*_span(since, until), *values, limit))
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor]
 

@@ -178,7 +178,11 @@ def member(folder: Path, name: str) -> Path:
     for parent in (folder, *_folders()):
         if (parent / name / "manifest.json").is_file():
             return parent / name
-    raise ArtifactNotFound(f"{folder} has no artifact {name!r}; restore it, or `tierwise models promote` another")
+    there = {file.parent.name for parent in (folder, *_folders()) for file in parent.glob("*/manifest.json")}
+    raise ArtifactNotFound(
+        f"{folder} has no artifact {name!r}, there are {', '.join(sorted(there)) or 'none'}; restore it, or "
+        "`tierwise models promote` another"
+    )
 
 
 def load(name_or_path: str | Path | None = None) -> Artifact:

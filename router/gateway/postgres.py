@@ -13,6 +13,7 @@ from psycopg.rows import dict_row
 
 from router.accounts.ledger import (
     COLUMNS,
+    EVER,
     LATER_COLUMNS,
     PICO,
     Totals,
@@ -140,18 +141,20 @@ class PostgresStore:
         rows = self._with(lambda db: db.execute(query, (since,)).fetchall())
         return {(key, day): Decimal(pico) / PICO for key, day, pico in rows}
 
-    def report(self, by: str, since: dt.datetime) -> list[Totals]:
+    def report(self, by: str, since: dt.datetime, until: dt.datetime = EVER) -> list[Totals]:
         """See Store."""
         query = report_query("tierwise_records", by, "to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD')", "%s")
-        return [Totals.read(row) for row in self._with(lambda db: db.execute(query, (since,)).fetchall())]
+        return [Totals.read(row) for row in self._with(lambda db: db.execute(query, (since, until)).fetchall())]
 
-    def rows(self, since: dt.datetime, *, model: str | None, key: str | None, limit: int) -> list[dict[str, Any]]:
+    def rows(
+        self, since: dt.datetime, until: dt.datetime = EVER, *, model: str | None, key: str | None, limit: int
+    ) -> list[dict[str, Any]]:
         """See Store."""
         query, values = rows_query("tierwise_records", "%s", model, key)
 
         def read(db: psycopg.Connection[Any]) -> list[dict[str, Any]]:
             with db.cursor(row_factory=dict_row) as cursor:
-                return cursor.execute(query, (since, *values, limit)).fetchall()
+                return cursor.execute(query, (since, until, *values, limit)).fetchall()
 
         return self._with(read)
 

@@ -15,7 +15,7 @@ import msgspec
 
 from router import settings as settings_module
 from router.errors import SettingsError
-from router.gateway.report import since_option, start_of
+from router.gateway.report import said_of, since_option, span_of, until_option
 from router.gateway.stores import opened
 from router.options_cli import config_option, json_option
 
@@ -24,6 +24,7 @@ _PICO = 10**12
 
 @click.command()
 @since_option
+@until_option
 @click.option("--model", help="Only requests that went to this model.")
 @click.option("--key", help="Only requests of this key, by its id.")
 @click.option("--limit", type=click.IntRange(1), default=1000, show_default=True, help="The newest so many.")
@@ -34,6 +35,7 @@ _PICO = 10**12
 @json_option
 def records(
     since: str,
+    until: str | None,
     model: str | None,
     key: str | None,
     limit: int,
@@ -53,13 +55,13 @@ def records(
       tierwise records --since 24h --limit 20
       tierwise records --since 30d --limit 1000000 --parquet records.parquet
     """
-    start = start_of(since)
+    start, end = span_of(since, until)
     if forget is not None:
         with opened(settings_module.load(config)) as store:
             click.echo(f"{store.forget_prompts(forget):,} prompts deleted", err=True)
         return
     with opened(settings_module.load(config)) as store:
-        rows = [_plain(row) for row in store.rows(start, model=model, key=key, limit=limit)]
+        rows = [_plain(row) for row in store.rows(start, end, model=model, key=key, limit=limit)]
     if parquet is not None:
         _write(rows, parquet)
     elif as_json:
@@ -70,7 +72,7 @@ def records(
     else:
         for row in rows:
             _print(row)
-        click.echo(f"{len(rows):,} records since {start:%Y-%m-%d %H:%M} UTC", err=True)
+        click.echo(f"{len(rows):,} records {said_of(start, end)}", err=True)
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

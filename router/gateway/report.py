@@ -10,27 +10,32 @@ import click
 import msgspec
 
 from router import settings as settings_module
-from router.accounts.ledger import REPORT_GROUPS, Totals
-from router.gateway.stores import opened
+from router.accounts.ledger import EVER, REPORT_GROUPS, Totals
+from router.gateway.stores import opened, where
 from router.options_cli import config_option, json_option
 
 _SINCE = re.compile(r"(\d{1,4})([hdw])")
 _HOURS = {"h": 1, "d": 24, "w": 168}
-
+_DAYS_AGO = {"today": 0, "yesterday": 1}
 
 since_option = click.option(
-    "--since", default="30d", show_default=True, help="So many hours, days or weeks (24h, 7d, 4w), or a day."
+    "--since",
+    default="30d",
+    show_default=True,
+    help='So many hours, days or weeks (24h, 7d, 4w), a day (UTC), "today" or "yesterday".',
 )
+until_option = click.option("--until", help="The same, for the end: what was before it. Default: now.")
 
 
 @click.command()
 @since_option
+@until_option
 @click.option(
     "--by", type=click.Choice(list(REPORT_GROUPS)), default="model", show_default=True, help="A line for each."
 )
 @config_option
 @json_option
-def report(since: str, by: str, config: str | None, as_json: bool) -> None:
+def report(since: str, until: str | None, by: str, config: str | None, as_json: bool) -> None:
     """What requests cost, what they would have cost on the strongest model with caching, and what was saved.
 
     It reads the records that the settings name: the gateway's, or the library's where `ledger` is set.
@@ -38,35 +43,59 @@ def report(since: str, by: str, config: str | None, as_json: bool) -> None:
     \b
     Examples:
       tierwise report --since 7d
+      tierwise report --since yesterday --until today
       tierwise report --since 2026-11-01 --by day --json
     """
-    start = start_of(since)
-    with opened(settings_module.load(config)) as store:
-        rows = store.report(by, start)
+    start, end = span_of(since, until)
+    settings = settings_module.load(config)
+    with opened(settings) as store:
+        rows = store.report(by, start, end)
     total = Totals.of(rows)
     if as_json:
-        found = {"since": start, "total": _row(total), by: [{by: row.name, **_row(row)} for row in rows]}
+        found = {
+            "since": start,
+            "until": None if until is None else end,
+            "total": _row(total),
+            by: [{by: row.name, **_row(row)} for row in rows],
+        }
         click.echo(msgspec.json.encode(found))
         return
-    _told(total, rows, by, start)
+    click.echo(f"{said_of(start, end)}: {total.n_requests:,} requests")
+    if total.n_requests:
+        _told(total, rows, by)
+    else:
+        click.echo(f"The records are in {where(settings)}.")
 
 
-def start_of(since: str) -> dt.datetime:
-    """The time that `--since` names. Raises BadParameter for what names none."""
+def span_of(since: str, until: str | None) -> tuple[dt.datetime, dt.datetime]:
+    """The times that `--since` and `--until` name. Raises BadParameter for what names none, or no time between them."""
+    start, end = _time(since, "--since"), EVER if until is None else _time(until, "--until")
+    if start >= end:
+        raise click.BadParameter(f"{until!r} is not after {since!r}", param_hint="--until")
+    return start, end
+
+
+def said_of(start: dt.datetime, end: dt.datetime) -> str:
+    """A span for people."""
+    if end == EVER:
+        return f"since {start:%Y-%m-%d %H:%M} UTC"
+    return f"from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"
+
+
+def _time(since: str, option: str) -> dt.datetime:
     now = dt.datetime.now(dt.UTC)
+    if since in _DAYS_AGO:
+        return now.replace(hour=0, minute=0, second=0, microsecond=0) - dt.timedelta(days=_DAYS_AGO[since])
     if (match := _SINCE.fullmatch(since)) is not None:
         return now - dt.timedelta(hours=int(match[1]) * _HOURS[match[2]])
     try:
         return dt.datetime.fromisoformat(since).replace(tzinfo=dt.UTC)
     except ValueError:
-        expected = "expected 24h, 7d, 4w or a day such as 2026-11-01"
-        raise click.BadParameter(f"{since!r}: {expected}", param_hint="--since") from None
+        expected = "expected 24h, 7d, 4w, today, yesterday or a day such as 2026-11-01"
+        raise click.BadParameter(f"{since!r}: {expected}", param_hint=option) from None
 
 
-def _told(total: Totals, rows: list[Totals], by: str, start: dt.datetime) -> None:
-    click.echo(f"since {start:%Y-%m-%d %H:%M} UTC: {total.n_requests:,} requests")
-    if not total.n_requests:
-        return
+def _told(total: Totals, rows: list[Totals], by: str) -> None:
     click.echo(f"\n  {by:<28}{'requests':>10}{'USD':>12}{'baseline':>12}{'saved':>12}{'':>7}{'read':>7}")
     for row in (*rows, msgspec.structs.replace(total, name="all")):
         share, read = (f"{'-':>7}" if part is None else f"{part:>7.0%}" for part in (row.saved_share, row.hit_rate))

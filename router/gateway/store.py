@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from router.accounts.ledger import Totals
+from router.accounts.ledger import EVER, Totals
 from router.classifier.pointer import Feedback
 from router.types import Record
 
@@ -67,10 +67,12 @@ class Store(Protocol):
     def feedback(self, since: dt.datetime | None = None) -> dict[str, Feedback]:
         """As `Ledger.feedback`."""
 
-    def report(self, by: str, since: dt.datetime) -> list[Totals]:
+    def report(self, by: str, since: dt.datetime, until: dt.datetime = EVER) -> list[Totals]:
         """As `Ledger.report`."""
 
-    def rows(self, since: dt.datetime, *, model: str | None, key: str | None, limit: int) -> list[dict[str, Any]]:
+    def rows(
+        self, since: dt.datetime, until: dt.datetime = EVER, *, model: str | None, key: str | None, limit: int
+    ) -> list[dict[str, Any]]:
         """As `Ledger.rows`."""
 
     def expire(self, *, prompts_before: dt.datetime, records_before: dt.datetime | None) -> None:

@@ -43,6 +43,11 @@ def opened(settings: Settings) -> Iterator[Store]:
         raise SettingsError(f"the records cannot be read: {exc}") from exc
 
 
+def where(settings: Settings) -> str:
+    """Where the records are, for people; no address of a database, which may hold a password."""
+    return "PostgreSQL" if settings.gateway.database_url is not None else str(sqlite_file(settings))
+
+
 def open_store(settings: Settings) -> Store:
     """PostgreSQL by `gateway.database_url`, else SQLite."""
     if settings.gateway.database_url is not None:

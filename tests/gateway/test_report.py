@@ -82,6 +82,15 @@ def test_a_librarys_ledger_and_a_time(elsewhere: Path, monkeypatch: pytest.Monke
         assert total.cost_usd == 3 * Decimal("0.0015")
     assert [told("--since", since)["total"]["n_requests"] for since in ("24h", "7d", "4w")] == [1, 2, 4]
     assert told("--since", "2000-01-01")["total"]["n_unpriced"] == 1
+    assert told("--since", "4w", "--until", "7d")["total"]["n_requests"] == 2
+    yesterday, today = (told("--since", day)["total"]["n_requests"] for day in ("yesterday", "today"))
+    assert told("--since", "yesterday", "--until", "today")["total"]["n_requests"] == yesterday - today
+    assert yesterday in (1, 2) and today in (0, 1)  # by the hour in which this runs
+    assert rows_of("--since", "4w", "--until", "7d", "--json").count("\n") == 2
+    nothing = CliRunner().invoke(report, ["--since", "today", "--until", "today"])
+    assert nothing.exit_code == 2 and "'today' is not after 'today'" in nothing.output
+    empty = CliRunner().invoke(report, ["--since", "2000-01-01", "--until", "2000-01-02"]).stdout
+    assert empty.endswith(f"UTC: 0 requests\nThe records are in {elsewhere / 'ledger.db'}.\n")
 
 
 def rows_of(*options: str) -> str:
@@ -128,4 +137,4 @@ def test_what_cannot_be_told_is_said() -> None:
     none = CliRunner().invoke(report)
     assert "no records" in str(none.exception)
     wrong = CliRunner().invoke(report, ["--since", "soon"])
-    assert (wrong.exit_code, "expected 24h, 7d, 4w or a day" in wrong.output) == (2, True)
+    assert (wrong.exit_code, "expected 24h, 7d, 4w, today, yesterday or a day" in wrong.output) == (2, True)

@@ -126,7 +126,9 @@ def test_replicas_share_records_and_budgets_in_postgres(serve: Serve, upstream: 
 
     told = PostgresStore(postgres.url)
     for by in REPORT_GROUPS:
-        sums = Totals.of(told.report(by, dt.datetime(2000, 1, 1, tzinfo=dt.UTC)))
+        start = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
+        sums = Totals.of(told.report(by, start))
+        assert told.report(by, start, start.replace(year=2001)) == []
         assert sums.cost_usd * 10**12 == int(str(total))
     told.close()
     assert total == sum(int(bill.usd * 10**12) for bill in upstream.bills)

@@ -210,13 +210,13 @@ def classes(state: Path, since: str, config: str | None, as_json: bool) -> None:
       tierwise classes
       tierwise classes --since 7d --json
     """
-    from router.gateway.report import start_of
+    from router.gateway.report import span_of
     from training.thresholds import learned
 
     settings = settings_module.load(config)
     router = _router(settings)
     file = learned.read_file(state, router.policy.champion.name, router.operating_point)
-    traffic = _traffic(settings, start_of(since))
+    traffic = _traffic(settings, span_of(since, None)[0])
     rows = [_known(name, file, traffic.get(name), settings) for name in sorted({*file.classes, *traffic})]
     if as_json:
         click.echo(json.dumps(rows))
