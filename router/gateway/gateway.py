@@ -13,6 +13,7 @@ import aiohttp
 
 from router.errors import TierwiseError
 from router.gateway import drift
+from router.gateway.fault_log import FaultLog
 from router.gateway.holds import Holds, RedisHolds
 from router.gateway.journal import Journal
 from router.gateway.keys import Key, KeyFile
@@ -40,6 +41,7 @@ class Gateway:
         self._load = load
         self.serving = load()
         self.metrics = Metrics()
+        self.fault_log = FaultLog()
         self.budgets = Budgets()
         self.draining = False
         self.on_refresh: list[Callable[[Store], None]] = []

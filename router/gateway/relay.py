@@ -23,6 +23,7 @@ from router.formats.interpreter import Keep
 from router.gateway import wire
 from router.gateway.admission import Admitted, Endpoint, admit
 from router.gateway.caller import Caller
+from router.gateway.fault_log import is_noted
 from router.gateway.frames import Frames
 from router.gateway.gateway import Gateway
 from router.gateway.settle import Settlement
@@ -161,7 +162,7 @@ class _Relay:
                 response, first, frames = await self._call.ask(attempts.plan, self._keep)
                 break
             except (UpstreamError, APIConnectionError) as error:
-                self._gateway.metrics.fault(settlement.label(attempts.plan.decision.model))
+                self._failed(error)
                 again = partial(attempts.again, error)  # it may plan the body anew, for another model
                 wait_s = await asyncio.to_thread(again) if self._is_large else again()
                 if wait_s is None:
@@ -174,6 +175,18 @@ class _Relay:
             await self._pass_on(response, first)
         else:
             await self._stream(response, frames, first)
+
+    def _failed(self, error: UpstreamError | APIConnectionError) -> None:
+        """Count an attempt that failed, and name it in the log where the caller's body is not what was wrong."""
+        model = self._settlement.label(self._attempts.plan.decision.model)
+        self._gateway.metrics.fault(model)
+        if not isinstance(error, UpstreamError):
+            what = f"no answer from the provider ({error})"
+        elif is_noted(error.status_code):
+            what = f"the provider answered {error.status_code}"
+        else:
+            return
+        self._gateway.fault_log.note(model, what, self._settlement.request_id)
 
     def close(self, cut_off: str) -> None:
         """Let go of the provider. `cut_off` says why a reply did not come to its end, "" if it did: it is billed."""
@@ -255,6 +268,8 @@ class _Relay:
     async def _end_stream(self, frames: Frames, broken: str | None) -> None:
         last = frames.flush() if broken is None else b""
         if broken is not None and not frames.is_last:
+            model = self._settlement.label(self._attempts.plan.decision.model)
+            self._gateway.fault_log.note(model, f"a stream ended early ({broken})", self._settlement.request_id)
             refusal = Refusal(502, "api_error", f"the stream ended early: {broken}")
             last = wire.error_frame(self._endpoint.api, refusal, self._settlement.request_id)
         if not self._settlement.is_recorded:
