@@ -117,6 +117,11 @@ class Totals(msgspec.Struct, frozen=True):
         """What was saved of the baseline, in (-inf, 1]; None where nothing was routed."""
         return float(self.saved_usd / self.baseline_usd) if self.baseline_usd else None
 
+    @property
+    def unrouted_usd(self) -> Decimal:
+        """What the same requests would have cost: the baseline of those that were routed, the cost of the others."""
+        return self.cost_usd + self.saved_usd
+
     @classmethod
     def of(cls, rows: Iterable[Totals]) -> Totals:
         """All of them together."""
@@ -159,9 +164,8 @@ def rows_query(table: str, mark: str, model: str | None, key: str | None) -> tup
     """SQL for the newest records, and the values that follow the two times in it."""
     given = {name: value for name, value in (("model", model), ("key", key)) if value is not None}
     bounds = "".join(f" AND {name} = {mark}" for name in given)
-    return f"SELECT * FROM {table} WHERE at >= {mark} AND at < {mark}{bounds} ORDER BY id DESC LIMIT {mark}", list(
-        given.values()
-    )
+    query = f"SELECT * FROM {table} WHERE at >= {mark} AND at < {mark}{bounds} ORDER BY id DESC LIMIT {mark}"
+    return query, list(given.values())
 
 
 def _span(since: dt.datetime, until: dt.datetime) -> tuple[str, str]:

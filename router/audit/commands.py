@@ -184,7 +184,7 @@ def _told(found: Audit, advice: Sequence[Change], fleet: Fleet) -> None:
     for line in found.models:
         usd = "    no price" if line.usd is None else f"${line.usd:>11,.2f}"
         click.echo(
-            f"  {_printable(line.model):<30}{line.n_calls:>9,} calls{labels.tokens(line.input_tokens):>12} in{usd}"
+            f"  {_printable(line.model):<30}{line.n_calls:>9,} calls{labels.tokens(line.input_tokens):>12} in {usd}"
         )
     _tell_weights(found)
     _tell_levers(found, fleet)

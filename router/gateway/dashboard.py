@@ -93,7 +93,7 @@ def _page(name: str, status: int, **values: Any) -> Response:
 def _shown(found: Overview, gateway: Gateway) -> dict[str, Any]:
     """What the template is told."""
     policy, names = gateway.serving.router.policy, {key.id: key.name for key in gateway.keys.all()}
-    most = max((max(row.cost_usd, row.cost_usd + row.saved_usd) for _, row in found.days), default=0) or 1
+    most = max((max(row.cost_usd, row.unrouted_usd) for _, row in found.days), default=0) or 1
     tiers = {row.name: row.n_requests for row in found.lines["tier"]}
     n_routed = sum(tiers.get(tier.value, 0) for tier in Tier) or 1
     point = policy.champion.manifest.operating_points[gateway.serving.router.operating_point]
@@ -104,12 +104,7 @@ def _shown(found: Overview, gateway: Gateway) -> dict[str, Any]:
         "total": found.total,
         "most": most,
         "days": [
-            {
-                "name": name,
-                "row": row,
-                "cost": float(row.cost_usd / most),
-                "unrouted": float((row.cost_usd + row.saved_usd) / most),
-            }
+            {"name": name, "row": row, "cost": float(row.cost_usd / most), "unrouted": float(row.unrouted_usd / most)}
             for name, row in found.days
         ],
         "tiers": [(tier.value, tiers.get(tier.value, 0), tiers.get(tier.value, 0) / n_routed) for tier in Tier],

@@ -178,15 +178,18 @@ class _Relay:
 
     def _failed(self, error: UpstreamError | APIConnectionError) -> None:
         """Count an attempt that failed, and name it in the log where the caller's body is not what was wrong."""
-        model = self._settlement.label(self._attempts.plan.decision.model)
-        self._gateway.metrics.fault(model)
+        self._gateway.metrics.fault(self._label)
         if not isinstance(error, UpstreamError):
-            what = f"no answer from the provider ({error})"
+            self._note(f"no answer from the provider ({error})")
         elif is_noted(error.status_code):
-            what = f"the provider answered {error.status_code}"
-        else:
-            return
-        self._gateway.fault_log.note(model, what, self._settlement.request_id)
+            self._note(f"the provider answered {error.status_code}")
+
+    def _note(self, what: str) -> None:
+        self._gateway.fault_log.note(self._label, what, self._settlement.request_id)
+
+    @property
+    def _label(self) -> str:
+        return self._settlement.label(self._attempts.plan.decision.model)
 
     def close(self, cut_off: str) -> None:
         """Let go of the provider. `cut_off` says why a reply did not come to its end, "" if it did: it is billed."""
@@ -268,8 +271,7 @@ class _Relay:
     async def _end_stream(self, frames: Frames, broken: str | None) -> None:
         last = frames.flush() if broken is None else b""
         if broken is not None and not frames.is_last:
-            model = self._settlement.label(self._attempts.plan.decision.model)
-            self._gateway.fault_log.note(model, f"a stream ended early ({broken})", self._settlement.request_id)
+            self._note(f"a stream ended early ({broken})")
             refusal = Refusal(502, "api_error", f"the stream ended early: {broken}")
             last = wire.error_frame(self._endpoint.api, refusal, self._settlement.request_id)
         if not self._settlement.is_recorded:

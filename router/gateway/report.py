@@ -82,17 +82,17 @@ def said_of(start: dt.datetime, end: dt.datetime) -> str:
     return f"from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"
 
 
-def _time(since: str, option: str) -> dt.datetime:
+def _time(said: str, option: str) -> dt.datetime:
     now = dt.datetime.now(dt.UTC)
-    if since in _DAYS_AGO:
-        return now.replace(hour=0, minute=0, second=0, microsecond=0) - dt.timedelta(days=_DAYS_AGO[since])
-    if (match := _SINCE.fullmatch(since)) is not None:
+    if said in _DAYS_AGO:
+        return now.replace(hour=0, minute=0, second=0, microsecond=0) - dt.timedelta(days=_DAYS_AGO[said])
+    if (match := _SINCE.fullmatch(said)) is not None:
         return now - dt.timedelta(hours=int(match[1]) * _HOURS[match[2]])
     try:
-        return dt.datetime.fromisoformat(since).replace(tzinfo=dt.UTC)
+        return dt.datetime.fromisoformat(said).replace(tzinfo=dt.UTC)
     except ValueError:
         expected = "expected 24h, 7d, 4w, today, yesterday or a day such as 2026-11-01"
-        raise click.BadParameter(f"{since!r}: {expected}", param_hint=option) from None
+        raise click.BadParameter(f"{said!r}: {expected}", param_hint=option) from None
 
 
 def _told(total: Totals, rows: list[Totals], by: str) -> None:

@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,7 @@ import anthropic
 import msgspec
 import numpy as np
 import openai
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -499,3 +501,11 @@ def test_a_tier_is_read_whatever_its_case_and_the_blanks_around_it(tmp_path: Pat
     path.write_text("text,tier\nhi, simple \nprove it,COMPLEX\nsum it up,Moderate\n")
     (batch,) = traffic.read_labels(TrafficFile(path))
     assert batch.targets.tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0]]
+
+
+def test_labels_that_came_with_a_table_keep_its_classes(tmp_path: Path) -> None:
+    out = tmp_path / "l.jsonl"
+    CliRunner().invoke(label, [str(ROOT / "examples/labels.csv"), "--out", str(out)], catch_exceptions=False)
+    found = Counter((row["class"], row["method"]) for row in map(json.loads, out.read_text("utf-8").splitlines()))
+    given = pd.read_csv(ROOT / "examples/labels.csv")["class"].value_counts()
+    assert found == {(name, "outcomes"): n for name, n in given.items()}

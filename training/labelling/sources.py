@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import combinations
@@ -77,10 +77,13 @@ class Query:
         names = ("id", "conversation", *SLICES)
         known: dict[str, Any] = {name: str(self.row[name]) for name in names if not is_empty(self.row.get(name))}
         known["censored"] = censored
-        if "class" in known:
-            known["traffic_class"] = known.pop("class")
         at = dt.datetime.now(dt.UTC).replace(microsecond=0)
-        return Label(self.text, _triple(p), method, by, at, round(self.weight, 4), **known)
+        return Label(self.text, _triple(p), method, by, at, round(self.weight, 4), **_fields(known))
+
+
+def _fields(known: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a text, by the names of Label's fields: `class` is no name in Python."""
+    return {"traffic_class" if name == "class" else name: value for name, value in known.items()}
 
 
 class Book:
@@ -148,7 +151,7 @@ def from_outcomes(file: TrafficFile) -> Iterator[list[Label]]:
                 round(float(weight), 4),
                 conversation=conversation,
                 censored=bool(batch.censored[n]),
-                **{name: values[n] for name, values in batch.slices.items()},
+                **_fields({name: values[n] for name, values in batch.slices.items()}),
             )
             for n, (text, target, weight, conversation) in enumerate(
                 zip(batch.texts, batch.targets, batch.weights, batch.conversations, strict=True)
