@@ -134,6 +134,13 @@ class Connection(HttpToolsProtocol):
         if self.cycle is not None and self.cycle.response_complete and not self.transport.is_closing():
             self._shared.has_replied(self)
 
+    def send_400_response(self, msg: str) -> None:
+        """What came is no HTTP. Behind a reply that has begun, such as a refusal of the body, another has no place."""
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
+
     def _expect_head(self) -> None:
         self._head_timer = self.loop.call_later(self._shared.head_timeout_s, self._too_slow)
 

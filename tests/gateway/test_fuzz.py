@@ -95,6 +95,19 @@ def test_a_refusal_reaches_a_caller_who_is_still_sending(serve: Serve, upstream:
     assert json.loads(got.partition(b"\r\n\r\n")[2])["error"]["type"] == "request_too_large"
 
 
+def test_a_refused_body_that_breaks_its_framing_gets_one_reply(gateway: Running) -> None:
+    """A second one behind it would be read as the next request's."""
+    host, _, port = gateway.url.removeprefix("http://").partition(":")
+    head = b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\n"
+    with socket.create_connection((host, int(port)), timeout=10) as caller:
+        caller.sendall(head + b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        got = caller.recv(65536)
+        caller.sendall(b"no size\r\n")
+        got += b"".join(iter(lambda: caller.recv(65536), b""))
+    assert got.startswith(b"HTTP/1.1 415 ")
+    assert got.count(b"HTTP/1.1 ") == 1
+
+
 @pytest.mark.parametrize("fleet", ["claude", "gpt"])
 def test_a_stream_whose_usage_is_nested_too_deeply_comes_to_its_end(serve: Serve, fleet: str) -> None:
     """As it came, and translated: what nothing can be built of must not take the reply and its record with it."""

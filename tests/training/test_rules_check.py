@@ -102,7 +102,7 @@ def test_soft_labels_count_by_their_probability() -> None:
 
 
 def test_one_text() -> None:
-    code, out = run("--text", "Is this contract valid?", rows=None)
+    code, out = run("--text", "Is this contract valid?", "--at", "2026-11-27T12:00+00:00", rows=None)
     assert code == 0
     assert out.splitlines()[:2] == ["rule        law", "behind it   few words"]
     assert "tier        complex" in out
